@@ -1,0 +1,55 @@
+# Two commands are enough: `make lab` to learn, `make test` to check everything.
+# Python 3.10 to 3.13. Settings: PYTHON=python3.12, PORT=8888, BROWSER=no, TORCH_INDEX=<pip index with CPU builds>.
+
+PYTHON ?= python3
+PORT ?= 8888
+BROWSER ?= yes
+TORCH_INDEX ?=
+
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+KERNEL_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONHASHSEED=0
+
+.DEFAULT_GOAL := help
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: $(VENV)/course.stamp ## install what is missing, copy the exercises to work/, open JupyterLab at lesson 00
+	@$(BIN)/transformer-lab start
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --port=$(PORT) \
+		$(if $(filter no,$(BROWSER)),--no-browser) notebooks/00_start_here.ipynb
+
+test: $(VENV)/test.stamp ## install what is missing and check everything: code, exercises, every notebook, a real browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=180 \
+		--nbval-sanitize-with=tests/notebooks/sanitize.cfg -n 2 --dist loadfile notebooks solutions exercises
+
+notebooks: $(VENV)/test.stamp ## rebuild the notebooks that changed (ONLY=05: that lesson; ALL=yes: all)
+	$(BIN)/python -m tools.build $(if $(ONLY),--only $(ONLY)) $(if $(ALL),--all)
+
+clean: ## remove what was installed and cached; work/ stays
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+# torch comes first and by itself, so that TORCH_INDEX holds for nothing else.
+$(VENV)/course.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else \
+		'Python 3.10 to 3.13 is needed; this is %d.%d. Choose another: make lab PYTHON=python3.11' % v[:2])"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/course.stamp
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+.PHONY: help lab test notebooks clean

@@ -1,0 +1,98 @@
+"""Masks against loops over index pairs."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transformer_lab.masks import causal_mask, padding_mask, prefix_mask, sliding_window_mask
+
+SIZES = st.integers(0, 7)
+
+
+def by_loops(allowed, batch, queries, keys):
+    return torch.tensor(
+        [[[[allowed(b, i, j) for j in range(keys)] for i in range(queries)]] for b in range(batch)],
+        dtype=torch.bool,
+    ).reshape(batch, 1, queries, keys)
+
+
+def assert_same(mask, expected):
+    assert mask.dtype == torch.bool
+    assert torch.equal(mask, expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SIZES, SIZES)
+def test_causal_ends_in_the_corner(queries, earlier):
+    keys = queries + earlier
+    expected = by_loops(lambda b, i, j: j <= i + earlier, 1, queries, keys)
+    assert_same(causal_mask(queries, keys), expected)
+    if earlier == 0:
+        assert_same(causal_mask(queries), expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(6, 8))
+def test_padding(lengths, max_len):
+    expected = by_loops(lambda b, i, j: j < lengths[b], len(lengths), 1, max_len)
+    assert_same(padding_mask(torch.tensor(lengths), max_len), expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(6, 8))
+def test_prefix(lengths, n):
+    expected = by_loops(lambda b, i, j: j <= i or j < lengths[b], len(lengths), n, n)
+    assert_same(prefix_mask(torch.tensor(lengths), n), expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SIZES, st.integers(1, 9))
+def test_sliding_window(n, window):
+    expected = by_loops(lambda b, i, j: i - window < j <= i, 1, n, n)
+    assert_same(sliding_window_mask(n, window), expected)
+
+
+def test_masks_join():
+    lengths = torch.tensor([2, 4])
+    both = causal_mask(4) & padding_mask(lengths, 4)
+    assert_same(both, by_loops(lambda b, i, j: j <= i and j < lengths[b], 2, 4, 4))
+
+
+def test_masks_are_made_where_their_lengths_are():
+    lengths = torch.tensor([2, 4], device="meta")
+    assert padding_mask(lengths, 4).device.type == "meta"
+    assert prefix_mask(lengths, 4).device.type == "meta"
+    assert causal_mask(4, device="meta").device.type == "meta"
+    assert sliding_window_mask(4, 2, device="meta").device.type == "meta"
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: causal_mask(-1), ValueError, "query_len must be at least 0; it is -1"),
+        (lambda: causal_mask(3, -1), ValueError, "key_len must be at least 0; it is -1"),
+        (lambda: causal_mask(4, 3), ValueError, "query_len=4, key_len=3.*swapped"),
+        (lambda: causal_mask(2.0), TypeError, "query_len must be a whole number; it is 2.0"),
+        (lambda: causal_mask(True), TypeError, "must be a whole number; it is True"),
+        (lambda: padding_mask([1, 2], 3), TypeError, "lengths must be a tensor .* list"),
+        (lambda: padding_mask(torch.tensor([[1]]), 3), ValueError, r"row of integers.*\(1, 1\)"),
+        (lambda: padding_mask(torch.tensor([1.0]), 3), ValueError, "torch.float32"),
+        (lambda: padding_mask(torch.tensor([True]), 3), ValueError, "torch.bool"),
+        (lambda: padding_mask(torch.tensor([1, 4]), 3), ValueError, "0 and 3.* from 1 to 4"),
+        (lambda: padding_mask(torch.tensor([-1]), 3), ValueError, "from -1 to -1"),
+        (lambda: padding_mask(torch.tensor([1]), -1), ValueError, "max_len must be at least 0"),
+        (lambda: prefix_mask(torch.tensor([5]), 4), ValueError, "prefix_lengths must lie between"),
+        (lambda: prefix_mask(torch.tensor([5]), -4), ValueError, "n must be at least 0"),
+        (lambda: sliding_window_mask(4, 0), ValueError, "window must be at least 1; it is 0"),
+        (lambda: sliding_window_mask(-4, 1), ValueError, "n must be at least 0"),
+    ],
+)
+def test_bad_input_is_answered_in_words(make, error, says):
+    with pytest.raises(error, match=says):
+        make()
+
+
+def test_no_sequences_make_an_empty_mask():
+    assert padding_mask(torch.zeros(0, dtype=torch.long), 3).shape == (0, 1, 1, 3)

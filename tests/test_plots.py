@@ -1,0 +1,127 @@
+"""The pictures show the numbers that they are given, and refuse what they can't show."""
+
+import base64
+import io
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from transformer_lab import plots
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def shown(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+def labels(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_heatmap_shows_table_labels_and_unit():
+    table = torch.arange(6.0).reshape(2, 3)
+    ax = plots.heatmap(
+        table, rows="ab", columns="xyz", row_title="r", column_title="c", title="t", unit="nats",
+        annotate=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(shown(ax), table.numpy())
+    assert labels(ax.yaxis) == ["a", "b"]
+    assert labels(ax.xaxis) == ["x", "y", "z"]
+    assert (ax.get_ylabel(), ax.get_xlabel(), ax.get_title()) == ("r", "c", "t")
+    assert [text.get_text() for text in ax.texts] == [f"{number:.2f}" for number in range(6)]
+    assert ax.figure.axes[1].get_ylabel() == "nats"
+
+
+def test_diverging_heatmap_has_zero_in_the_middle():
+    ax = plots.heatmap([[-1.0, 3.0]], diverging=True)
+    assert ax.images[0].get_clim() == (-3.0, 3.0)
+
+
+def test_attention_map_has_the_scale_of_probabilities():
+    ax = plots.attention_map(torch.tensor([[0.25, 0.75]]), ["q"], ["a", "b"])
+    assert ax.images[0].get_clim() == (0.0, 1.0)
+    assert [text.get_text() for text in ax.texts] == ["0.25", "0.75"]
+
+
+def test_large_attention_map_is_not_written_over():
+    ax = plots.attention_map(torch.eye(9), range(9), range(9))
+    assert not ax.texts
+
+
+def test_mask_grid_drops_axes_of_size_one():
+    mask = torch.tensor([[True, False], [True, True]])
+    ax = plots.mask_grid(mask[None, None])
+    np.testing.assert_array_equal(shown(ax), mask.numpy())
+    assert [text.get_text() for text in ax.get_legend().texts] == ["may attend", "blocked"]
+
+
+def test_probability_bars_are_as_long_as_the_probabilities():
+    ax = plots.probability_bars([0.7, 0.3], ["x", "y"])
+    assert [bar.get_width() for bar in ax.patches] == [0.7, 0.3]
+    assert labels(ax.yaxis) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "says"),
+    [
+        (lambda: plots.heatmap(torch.ones(2, 3, 4)), r"shape is \(2, 3, 4\).*Pick one batch"),
+        (lambda: plots.heatmap([[1.0, 2.0]], rows=["a", "b"]), "1 rows but 2 labels"),
+        (lambda: plots.attention_map([[0.5, 0.5]], ["q"], ["k"]), "2 columns but 1 labels"),
+        (lambda: plots.probability_bars([0.5, 0.5], ["a"]), r"shape \(2,\), .* 1 labels"),
+        (lambda: plots.slider(lambda value: plt.figure(), [], label="T", alt="x"), "empty"),
+    ],
+)
+def test_bad_input_is_answered_in_words(draw, says):
+    with pytest.raises(ValueError, match=says):
+        draw()
+
+
+def draw_line(height):
+    figure, ax = plt.subplots(figsize=(2, 1))
+    ax.plot([0, height])
+    return figure
+
+
+def test_slider_holds_a_picture_for_each_value_and_closes_its_figures():
+    slider = plots.slider(draw_line, [1, 2, 3], label="height", alt="a <line>")
+    assert plt.get_fignums() == []
+    bundle = slider._repr_mimebundle_()
+    pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", bundle["text/html"])
+    assert len(set(pictures)) == 3
+    with Image.open(io.BytesIO(base64.b64decode(pictures[0]))) as image:
+        assert image.size == (200, 100)
+    assert "a &lt;line&gt;" in bundle["text/html"]
+    assert bundle["text/plain"] == "Slider: a <line> (height = 1 to height = 3, 3 pictures)"
+
+
+def test_slider_is_the_same_in_every_run():
+    one, two = (
+        plots.slider(draw_line, [1, 2], label="height", alt="a line")._repr_mimebundle_()
+        for _ in range(2)
+    )
+    assert one == two
+
+
+def test_palette_png_keeps_the_picture():
+    figure = draw_line(1)
+    raw = io.BytesIO()
+    figure.savefig(raw, format="png")
+    packed = plots.palette_png(raw.getvalue())
+    assert len(packed) < len(raw.getvalue())
+    with Image.open(io.BytesIO(packed)) as small, Image.open(raw) as large:
+        difference = np.abs(
+            np.asarray(small.convert("RGB"), float) - np.asarray(large.convert("RGB"), float)
+        )
+    assert difference.mean() < 0.5  # of 255

@@ -1,0 +1,150 @@
+"""Who may attend to whom.
+
+Every mask is boolean, True = may attend, and has the four axes (batch, heads, query, key), with
+size 1 where it is the same for all. Masks are joined with `&` (both must allow) and `|` (one is enough).
+"""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+def causal_mask(
+    query_len: int, key_len: int | None = None, *, device: torch.device | str | None = None
+) -> Bool[Tensor, "1 1 {query_len} key"]:
+    """Each query attends to itself and to what stands before it.
+
+    mask[i, j] = (j ≤ i + key_len - query_len). With fewer queries than keys, as when earlier keys
+    come from a cache, the queries are the last positions: the triangle ends in the corner bottom right.
+
+    Args:
+        query_len: Number of queries.
+        key_len: Number of keys, at least query_len; equal to it when None.
+        device: Where the mask is made.
+
+    Raises:
+        ValueError: A length is negative, or there are fewer keys than queries.
+
+    Source:
+        Vaswani et al. 2017, section 3.2.3.
+
+    >>> causal_mask(2, 3)[0, 0]
+    tensor([[ True,  True, False],
+            [ True,  True,  True]])
+    """
+    key_len = query_len if key_len is None else key_len
+    _check_at_least("query_len", query_len, 0)
+    _check_at_least("key_len", key_len, 0)
+    if key_len < query_len:
+        raise ValueError(
+            f"a causal mask needs a key for each query: query_len={query_len}, key_len={key_len}. "
+            "Were the two swapped?"
+        )
+    all_true = torch.ones(query_len, key_len, dtype=torch.bool, device=device)
+    return all_true.tril(key_len - query_len)[None, None]
+
+
+def padding_mask(
+    lengths: Int[Tensor, " batch"], max_len: int
+) -> Bool[Tensor, "batch 1 1 {max_len}"]:
+    """Every query attends to the tokens of its own sequence, not to the padding behind them.
+
+    mask[b, 0, 0, j] = (j < lengths[b]).
+
+    Args:
+        lengths: Number of tokens of each sequence.
+        max_len: Length that all sequences were padded to, in tokens.
+
+    Raises:
+        ValueError: `lengths` is not a row of integers from 0 to max_len.
+
+    >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0]
+    tensor([[ True, False, False],
+            [ True,  True,  True]])
+    """
+    _check_at_least("max_len", max_len, 0)
+    _check_lengths("lengths", lengths, max_len)
+    return (torch.arange(max_len, device=lengths.device) < lengths[:, None])[:, None, None, :]
+
+
+def prefix_mask(prefix_lengths: Int[Tensor, " batch"], n: int) -> Bool[Tensor, "batch 1 {n} {n}"]:
+    """The prefix is seen by all, in both directions; what follows it is causal.
+
+    mask[b, 0, i, j] = (j ≤ i or j < prefix_lengths[b]).
+
+    Args:
+        prefix_lengths: Number of tokens of each prefix.
+        n: Length of the sequences, in tokens.
+
+    Raises:
+        ValueError: `prefix_lengths` is not a row of integers from 0 to n.
+
+    Source:
+        Raffel et al. 2020, section 3.2.1; Du et al. 2022, section 2.1.
+
+    >>> prefix_mask(torch.tensor([2]), 3)[0, 0]
+    tensor([[ True,  True, False],
+            [ True,  True, False],
+            [ True,  True,  True]])
+    """
+    _check_at_least("n", n, 0)
+    _check_lengths("prefix_lengths", prefix_lengths, n)
+    return causal_mask(n, device=prefix_lengths.device) | padding_mask(prefix_lengths, n)
+
+
+def sliding_window_mask(
+    n: int, window: int, *, device: torch.device | str | None = None
+) -> Bool[Tensor, "1 1 {n} {n}"]:
+    """Each query attends to itself and to the window - 1 positions before it.
+
+    mask[i, j] = (i - window < j ≤ i).
+
+    Args:
+        n: Length of the sequences, in tokens.
+        window: Number of keys that a query sees at most, itself among them.
+        device: Where the mask is made.
+
+    Raises:
+        ValueError: n is negative or window is below 1.
+
+    Source:
+        Beltagy et al. 2020, section 3.1; Jiang et al. 2023 (Mistral 7B), section 2.
+
+    >>> sliding_window_mask(3, 2)[0, 0]
+    tensor([[ True, False, False],
+            [ True,  True, False],
+            [False,  True,  True]])
+    """
+    _check_at_least("n", n, 0)
+    _check_at_least("window", window, 1)
+    causal = causal_mask(n, device=device)
+    return causal & causal.triu(1 - window)
+
+
+def _check_at_least(name: str, number: int, least: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(
+            f"{name} must be a whole number; it is {number!r} ({type(number).__name__})."
+        )
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}; it is {number}.")
+
+
+def _check_lengths(name: str, lengths: Tensor, most: int) -> None:
+    if not isinstance(lengths, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor of integers, one for each sequence; it is a "
+            f"{type(lengths).__name__}. Wrap it in torch.tensor(...)."
+        )
+    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise ValueError(
+            f"{name} must be a row of integers, one for each sequence; it has shape "
+            f"{tuple(lengths.shape)} and holds {lengths.dtype}."
+        )
+    if lengths.is_meta or lengths.numel() == 0:
+        return
+    smallest, largest = int(lengths.min()), int(lengths.max())
+    if smallest < 0 or largest > most:
+        raise ValueError(
+            f"{name} must lie between 0 and {most}, the padded length; it goes from {smallest} to {largest}."
+        )

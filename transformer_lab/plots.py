@@ -1,0 +1,334 @@
+"""The course's recurring pictures, each drawn in one call."""
+
+import base64
+import hashlib
+import html
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+Table = torch.Tensor | np.ndarray | Sequence[Sequence[float]]
+Labels = Sequence[str] | Sequence[int]
+
+_CELL = 0.42  # inches a cell of a table takes in a figure of its own
+_MOST_LABELS = 32  # more would overlap: then every second, fourth … is shown
+_BLOCKED, _ALLOWED = "#e3e6ea", "#0072b2"
+
+
+def heatmap(
+    values: Table,
+    *,
+    rows: Labels | None = None,
+    columns: Labels | None = None,
+    row_title: str = "",
+    column_title: str = "",
+    title: str = "",
+    unit: str = "",
+    annotate: bool = False,
+    diverging: bool = False,
+    limits: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a table of numbers as colours.
+
+    Args:
+        values: The table, rows × columns.
+        rows: Label of each row; numbered from 0 when None.
+        columns: Label of each column; numbered from 0 when None.
+        row_title: What the rows are.
+        column_title: What the columns are.
+        title: Title of the picture.
+        unit: What the colours mean, written beside the colour bar.
+        annotate: Write each number into its cell.
+        diverging: Colours around zero, for signed numbers.
+        limits: Smallest and largest number of the colour scale; those of the table when None.
+        ax: Where to draw; a figure of its own when None.
+
+    Raises:
+        ValueError: The table hasn't two axes, or the labels don't fit it.
+    """
+    table = _as_table(values)
+    ax = _own_axes(table) if ax is None else ax
+    low, high = limits or (float(np.nanmin(table)), float(np.nanmax(table)))
+    if diverging:
+        high = max(abs(low), abs(high))
+        low = -high
+    image = ax.imshow(
+        table, cmap="RdBu_r" if diverging else "cividis", vmin=low, vmax=high, aspect="auto"
+    )
+    _label_axes(ax, table.shape, rows, columns, row_title, column_title, title)
+    if annotate:
+        _write_numbers(ax, table, image)
+    _figure_of(ax).colorbar(image, ax=ax, label=unit, shrink=0.9)
+    return ax
+
+
+def attention_map(
+    weights: Table,
+    queries: Labels,
+    keys: Labels,
+    *,
+    title: str = "",
+    annotate: bool | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw attention weights: one row a query, one column a key, each row adding up to 1.
+
+    Args:
+        weights: Attention weights, queries × keys.
+        queries: Label of each query.
+        keys: Label of each key.
+        title: Title of the picture.
+        annotate: Write the weights into the cells; None does so for tables of up to 8 × 8.
+        ax: Where to draw; a figure of its own when None.
+
+    Raises:
+        ValueError: The table hasn't two axes, or the labels don't fit it.
+    """
+    table = _as_table(weights)
+    return heatmap(
+        table,
+        rows=queries,
+        columns=keys,
+        row_title="query",
+        column_title="key",
+        title=title,
+        unit="attention weight",
+        annotate=max(table.shape) <= 8 if annotate is None else annotate,
+        limits=(0.0, 1.0),
+        ax=ax,
+    )
+
+
+def mask_grid(
+    mask: Table,
+    *,
+    queries: Labels | None = None,
+    keys: Labels | None = None,
+    title: str = "",
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a mask: one row a query, one column a key, dark where the query may attend to the key.
+
+    Args:
+        mask: Queries × keys, True = may attend; leading axes of size 1 are dropped.
+        queries: Label of each query; numbered from 0 when None.
+        keys: Label of each key; numbered from 0 when None.
+        title: Title of the picture.
+        legend: Say below the picture what the colours mean.
+        ax: Where to draw; a figure of its own when None.
+
+    Raises:
+        ValueError: The mask hasn't two axes after that, or the labels don't fit it.
+    """
+    table = _as_table(mask) != 0
+    ax = _own_axes(table) if ax is None else ax
+    ax.imshow(table, cmap=ListedColormap([_BLOCKED, _ALLOWED]), vmin=0, vmax=1)
+    _label_axes(ax, table.shape, queries, keys, "query", "key", title)
+    for line in range(1, table.shape[0]):
+        ax.axhline(line - 0.5, color="white", linewidth=1)
+    for line in range(1, table.shape[1]):
+        ax.axvline(line - 0.5, color="white", linewidth=1)
+    if legend:
+        patches = [
+            Patch(color=_ALLOWED, label="may attend"),
+            Patch(color=_BLOCKED, label="blocked"),
+        ]
+        ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)
+    return ax
+
+
+def probability_bars(
+    probs: Sequence[float] | torch.Tensor | np.ndarray,
+    labels: Labels,
+    *,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a distribution as horizontal bars, the first at the top, each with its number.
+
+    Args:
+        probs: Probabilities.
+        labels: What each is the probability of.
+        title: Title of the picture.
+        ax: Where to draw; a figure of its own when None.
+
+    Raises:
+        ValueError: There isn't one label for each probability.
+    """
+    heights = torch.as_tensor(probs, dtype=torch.float64).detach().cpu().numpy()
+    if heights.ndim != 1 or len(heights) != len(labels):
+        raise ValueError(
+            f"probability_bars needs one label for each probability: probs has shape {heights.shape}, "
+            f"and there are {len(labels)} labels."
+        )
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5.0, 0.8 + 0.26 * len(heights)))
+    places = np.arange(len(heights))
+    bars = ax.barh(places, heights, height=0.75)
+    ax.bar_label(bars, labels=[f"{height:.2f}" for height in heights], padding=3, fontsize=9)
+    ax.set_yticks(places, [str(label) for label in labels])
+    ax.invert_yaxis()
+    ax.set_xlim(0, min(1.0, float(heights.max()) * 1.1) + 0.08)
+    ax.set_xlabel("probability")
+    ax.set_title(title)
+    return ax
+
+
+class Slider:
+    """Pictures of one figure at several settings, with a slider to go through them.
+
+    Shows itself in a notebook. The pictures are drawn beforehand and stored in the page, so it works
+    without a kernel and without a network; where scripts don't run, the first picture stands.
+    """
+
+    def __init__(self, frames: Sequence[bytes], captions: Sequence[str], alt: str) -> None:
+        self.frames, self.captions, self.alt = tuple(frames), tuple(captions), alt
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self._html()}
+
+    def __repr__(self) -> str:
+        return f"Slider: {self.alt} ({self.captions[0]} to {self.captions[-1]}, {len(self.frames)} pictures)"
+
+    def _html(self) -> str:
+        sources = [
+            "data:image/png;base64," + base64.b64encode(frame).decode() for frame in self.frames
+        ]
+        # The id has to be the same in every run: it is made from the words, not drawn at random.
+        name = (
+            "slider-"
+            + hashlib.sha256("".join((self.alt, *self.captions)).encode()).hexdigest()[:12]
+        )
+        hidden = "".join(f'<img src="{source}" hidden alt="">' for source in sources[1:])
+        return (
+            f'<div id="{name}"><img src="{sources[0]}" alt="{html.escape(self.alt)}">{hidden}'
+            f'<p><input type="range" min="0" max="{len(sources) - 1}" value="0" step="1" '
+            f'style="width:18em;vertical-align:middle" aria-label="{html.escape(self.alt)}"> '
+            f"<output>{html.escape(self.captions[0])}</output></p>"
+            "<script>(()=>{"
+            f'const box=document.getElementById("{name}");'
+            'const pictures=box.querySelectorAll("img");'
+            f"const captions={list(self.captions)!r};"
+            'box.querySelector("input").oninput=event=>{const at=Number(event.target.value);'
+            "pictures.forEach((picture,i)=>{picture.hidden=i!==at});"
+            'box.querySelector("output").textContent=captions[at];};'
+            "})()</script></div>"
+        )
+
+
+def slider(
+    draw: Callable[[Any], Figure | None], values: Sequence[Any], *, label: str, alt: str
+) -> Slider:
+    """Draw a figure at each of several settings and put a slider below it.
+
+    Args:
+        draw: Makes the figure for one value; returns it, or leaves it as the current one.
+        values: The settings, in the order of the slider.
+        label: Name of the setting, written beside its value.
+        alt: What the picture shows, in words, for readers who can't see it.
+
+    Raises:
+        ValueError: There are no values.
+    """
+    if len(values) == 0:
+        raise ValueError("slider needs at least one value to draw; `values` is empty.")
+    frames = []
+    for value in values:
+        figure = draw(value) or plt.gcf()
+        frames.append(_png(figure))
+        plt.close(figure)
+    return Slider(frames, [f"{label} = {value}" for value in values], alt)
+
+
+def palette_png(png: bytes, colours: int = 128) -> bytes:
+    """Store a PNG with a palette of a few colours: a third of the size, the same to the eye.
+
+    Args:
+        png: The picture, as the bytes of a PNG file.
+        colours: Size of the palette, 256 at most.
+    """
+    with Image.open(io.BytesIO(png)) as image:
+        flat = Image.new("RGB", image.size, "white")
+        flat.paste(image, mask=image.convert("RGBA").getchannel("A"))
+    packed = io.BytesIO()
+    flat.quantize(colours, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    return packed.getvalue()
+
+
+def _png(figure: Figure) -> bytes:
+    raw = io.BytesIO()
+    # No bbox_inches="tight": every frame must have the same size, or the page jumps.
+    figure.savefig(raw, format="png")
+    return palette_png(raw.getvalue())
+
+
+def _as_table(values: Table) -> np.ndarray:
+    table = np.asarray(torch.as_tensor(values).detach().cpu())
+    while table.ndim > 2 and table.shape[0] == 1:
+        table = table[0]
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(
+            f"a table of rows × columns is needed; the shape is {tuple(torch.as_tensor(values).shape)}. "
+            "Pick one batch entry and one head, for example `weights[0, 0]`."
+        )
+    return table
+
+
+def _own_axes(table: np.ndarray) -> Axes:
+    rows, columns = table.shape
+    width = min(8.0, max(3.2, 2.2 + _CELL * columns))
+    height = min(7.0, max(2.2, 1.2 + _CELL * rows))
+    return plt.subplots(figsize=(width, height))[1]
+
+
+def _label_axes(
+    ax: Axes,
+    shape: tuple[int, ...],
+    rows: Labels | None,
+    columns: Labels | None,
+    row_title: str,
+    column_title: str,
+    title: str,
+) -> None:
+    for name, labels, size in (("row", rows, shape[0]), ("column", columns, shape[1])):
+        if labels is not None and len(labels) != size:
+            raise ValueError(f"there are {size} {name}s but {len(labels)} labels for them.")
+    for axis, labels, size in ((ax.yaxis, rows, shape[0]), (ax.xaxis, columns, shape[1])):
+        step = max(1, -(-size // _MOST_LABELS))
+        shown = list(range(0, size, step))
+        axis.set_ticks(shown, [str(i if labels is None else labels[i]) for i in shown])
+    ax.tick_params(length=0)
+    longest = max((len(str(label)) for label in columns or [""]), default=0)
+    if longest > 3 and shape[1] > 4:
+        ax.tick_params(axis="x", labelrotation=90 if shape[1] > 12 else 45)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel(column_title)
+    ax.set_ylabel(row_title)
+    ax.set_title(title)
+
+
+def _write_numbers(ax: Axes, table: np.ndarray, image: Any) -> None:
+    for (row, column), number in np.ndenumerate(table):
+        red, green, blue, _ = image.cmap(image.norm(number))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
+        ax.text(
+            column, row, f"{number:.2f}", ha="center", va="center", fontsize=8,
+            color="white" if dark else "black",
+        )  # fmt: skip
+
+
+def _figure_of(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure
