@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from tools import glossary
 from tools.sources import ROOT, Planned, SourceError, plan
 from transformer_lab.plots import palette_png
 
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if not (options.all or options.only):
         planned = [each for each in planned if is_stale(each)]
+    glossary.write(ROOT)
     if not planned:
         print("All notebooks are built from the texts as they stand.")
         return 0

@@ -4,7 +4,8 @@ import base64
 import hashlib
 import html
 import io
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import FancyBboxPatch, Patch
 from PIL import Image
 
 Table = torch.Tensor | np.ndarray | Sequence[Sequence[float]]
@@ -182,6 +183,42 @@ def probability_bars(
     ax.set_xlim(0, min(1.0, float(heights.max()) * 1.1) + 0.08)
     ax.set_xlabel("probability")
     ax.set_title(title)
+    return ax
+
+
+def course_map(
+    parts: Mapping[str, Sequence[str]], here: Collection[str], *, ax: Axes | None = None
+) -> Axes:
+    """Draw the lessons of a course: one row a part, one box a lesson, numbered from 00.
+
+    Args:
+        parts: Titles of the lessons of each part, in order.
+        here: Two-digit numbers of the lessons that exist; their boxes are filled.
+        ax: Where to draw; a figure of its own when None.
+    """
+    widest = max(map(len, parts.values()))
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.0, 0.78 * len(parts)))
+    number = 0
+    for row, (part, lessons) in enumerate(parts.items()):
+        ax.text(-0.08, row, part, ha="right", va="center", fontsize=10, fontweight="bold")
+        for column, lesson in enumerate(lessons):
+            name = f"{number:02d}"
+            filled = name in here
+            box = FancyBboxPatch(
+                (column + 0.06, row - 0.32), 0.88, 0.64, boxstyle="round,pad=0,rounding_size=0.08",
+                facecolor=_ALLOWED if filled else "white", edgecolor=_ALLOWED,
+            )  # fmt: skip
+            ax.add_patch(box)
+            words = "\n".join(textwrap.wrap(lesson, 14, break_long_words=False))
+            ax.text(
+                column + 0.5, row, f"{name}\n{words}", ha="center", va="center", fontsize=7.5,
+                color="white" if filled else "black", linespacing=1.1,
+            )  # fmt: skip
+            number += 1
+    ax.set_xlim(-1.7, widest)
+    ax.set_ylim(len(parts) - 0.5, -0.5)
+    ax.axis("off")
     return ax
 
 

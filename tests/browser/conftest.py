@@ -22,7 +22,7 @@ import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TOKEN = "course"
-_WAIT = 15.0  # seconds; other work may share the machine, and what is late isn't wrong
+_WAIT = 120.0  # seconds; other work may share the machine, and what is late isn't wrong
 
 # Otherwise JupyterLab asks for news, and keeps cells outside the window out of the page.
 _SETTINGS = {
@@ -66,10 +66,13 @@ class Lab:
         name = Path(notebook).parent.name
         page.goto(f"{self.address}/lab/workspaces/{name}/tree/{notebook}?token={_TOKEN}&reset")
         self.wait_for_idle(page)
+        cells = json.loads((self.root / notebook).read_text(encoding="utf-8"))["cells"]
+        page.locator(f".jp-Notebook .jp-Cell >> nth={len(cells) - 1}").wait_for(state="attached")
         return page
 
     def wait_for_idle(self, page: Any) -> None:
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+        # The status bar's word: the circle beside the kernel's name shows "idle" before there is one.
+        page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for()
 
     def wait_until(self, reached: Callable[[], Any], what: str) -> None:
         _wait_until(reached, what)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from transformer_lab.checking.exercise import Answer, Exercise, Probe, call
 from transformer_lab.checking.limits import TimeLimitReached
-from transformer_lab.checking.outcome import SECONDS, Outcome, close, equal
+from transformer_lab.checking.outcome import Outcome, close, equal
 
 _MOST_NUMBERS = 24  # a tensor with more is described by its shape
 _MOST_LINES = 6  # of what the answer printed
@@ -24,7 +24,7 @@ _MOST_LINES = 6  # of what the answer printed
 
 def diagnose(exercise: Exercise, probe: Probe, expected: Any, outcome: Outcome) -> str:
     """What is wrong with an outcome that no known wrong answer explains."""
-    head, explain = _trouble(exercise, expected, outcome), ""
+    head, explain = _trouble(exercise, probe, expected, outcome), ""
     if not head:
         # What the input is about helps with its values; an exception has little to do with it.
         head = _difference(exercise.parts, expected, outcome.value)
@@ -36,10 +36,10 @@ def diagnose(exercise: Exercise, probe: Probe, expected: Any, outcome: Outcome) 
     return "\n".join(filter(None, (head, explain, example(exercise, probe, expected, outcome))))
 
 
-def _trouble(exercise: Exercise, expected: Any, outcome: Outcome) -> str:
+def _trouble(exercise: Exercise, probe: Probe, expected: Any, outcome: Outcome) -> str:
     """What keeps the values from being compared."""
     if outcome.error is not None:
-        return _error(exercise, outcome.error)
+        return _error(exercise, probe, outcome.error)
     if outcome.changed:
         return _changed(exercise, outcome)
     return _wrong_kind(exercise.parts, expected, outcome.value)
@@ -96,10 +96,10 @@ def _global_names(code: CodeType) -> Iterator[str]:
             yield from _global_names(constant)
 
 
-def _error(exercise: Exercise, error: BaseException) -> str:
+def _error(exercise: Exercise, probe: Probe, error: BaseException) -> str:
     if isinstance(error, TimeLimitReached):
         return (
-            f"It was still running after {SECONDS:.0f} seconds and was stopped: "
+            f"It was still running after {probe.seconds:.0f} seconds and was stopped: "
             "look for a loop whose condition never becomes false."
         )
     if isinstance(error, SystemExit):

@@ -155,7 +155,7 @@ def _known_wrong_answer(
     for wrong in exercise.wrong_answers:
 
         def does_the_same(i: int, wrong: Wrong = wrong) -> bool:
-            return outcomes[i].same_as(run(wrong.answer, tried[i], exercise.built_ins, seconds=0.5))
+            return outcomes[i].same_as(run(wrong.answer, tried[i], exercise.built_ins))
 
         if does_the_same(first) and (agreeing := sum(map(does_the_same, range(len(tried))))) > most:
             best, most = wrong, agreeing

@@ -26,6 +26,7 @@ class Probe:
         kwargs: Keyword arguments.
         explain: What to think of when an answer fails here in a way that no wrong answer of the bank does.
         use: How the answer is used on the input; its value is compared with the reference's.
+        seconds: Time that it may take. The inputs are tiny: a right answer needs milliseconds.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Probe:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     explain: str = ""
     use: Use = call
+    seconds: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def other_device(*args: Any, **kwargs: Any) -> Probe:
         "On a GPU this would stop: a tensor is made on the CPU whatever the device of the input is. "
         "Write, for example, torch.arange(n, device=x.device).",
         _runs_elsewhere,
+        seconds=60.0,  # torch loads its kernels for shapes at their first use, which takes a while
     )
 
 

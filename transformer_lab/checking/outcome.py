@@ -17,8 +17,6 @@ from torch.overrides import TorchFunctionMode
 from transformer_lab.checking.exercise import Answer, Probe
 from transformer_lab.checking.limits import TimeLimitReached, call_within
 
-SECONDS = 4.0  # that one call may take; the probes are tiny, so a right answer needs milliseconds
-
 # rtol, atol by dtype: some rounding steps of that dtype, far below any mistake.
 _TOLERANCE = {
     torch.float64: (1e-9, 1e-12),
@@ -57,9 +55,7 @@ class Outcome:
         return equal(self.value, other.value)
 
 
-def run(
-    answer: Answer, probe: Probe, built_ins: tuple[Answer, ...] = (), seconds: float = SECONDS
-) -> Outcome:
+def run(answer: Answer, probe: Probe, built_ins: tuple[Answer, ...] = ()) -> Outcome:
     """Run an answer on a probe. Never raises, but for KeyboardInterrupt."""
     args, kwargs = _clone(probe.args), {name: _clone(value) for name, value in probe.kwargs.items()}
     before = _by_place(probe.args, probe.kwargs)
@@ -73,7 +69,7 @@ def run(
     value, error = None, None
     with _quiet(printed):
         try:
-            value = call_within(seconds, use)
+            value = call_within(probe.seconds, use)
         except KeyboardInterrupt:
             raise
         except BaseException as caught:
