@@ -100,6 +100,7 @@ def test_slider_holds_a_picture_for_each_value_and_closes_its_figures():
     bundle = slider._repr_mimebundle_()
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", bundle["text/html"])
     assert len(set(pictures)) == 3
+    assert bundle["text/html"].count("<img") == 1, "without scripts, one picture stands alone"
     with Image.open(io.BytesIO(base64.b64decode(pictures[0]))) as image:
         assert image.size == (200, 100)
     assert "a &lt;line&gt;" in bundle["text/html"]

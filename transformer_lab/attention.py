@@ -63,8 +63,9 @@ def scaled_dot_product_attention(
 ) -> Float[Tensor, "*batch query d_value"]:
     """For each query the mean of the values, weighted by how well their keys match.
 
-    output = softmax(query keyᵀ · scale + score_bias) value. Runs torch's fused kernel, which never
-    stores the weights; who wants to look at them calls `attention_weights`.
+    output = softmax(query keyᵀ · scale + score_bias) value. Calls torch's own function, which takes a
+    fused kernel where there is one; that never stores the weights. Who wants to look at them calls
+    `attention_weights`.
 
     Args:
         query: What each position looks for.

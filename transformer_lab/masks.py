@@ -108,7 +108,8 @@ def sliding_window_mask(
         ValueError: n is negative or window is below 1.
 
     Source:
-        Beltagy et al. 2020, section 3.1; Jiang et al. 2023 (Mistral 7B), section 2.
+        Jiang et al. 2023 (Mistral 7B), section 2. Longformer's window (Beltagy et al. 2020) reaches to
+        both sides.
 
     >>> sliding_window_mask(3, 2)[0, 0]
     tensor([[ True, False, False],

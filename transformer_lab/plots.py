@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import io
+import json
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -226,7 +227,7 @@ class Slider:
     """Pictures of one figure at several settings, with a slider to go through them.
 
     Shows itself in a notebook. The pictures are drawn beforehand and stored in the page, so it works
-    without a kernel and without a network; where scripts don't run, the first picture stands.
+    without a kernel and without a network; where scripts don't run, the first picture stands alone.
     """
 
     def __init__(self, frames: Sequence[bytes], captions: Sequence[str], alt: str) -> None:
@@ -239,7 +240,7 @@ class Slider:
         return f"Slider: {self.alt} ({self.captions[0]} to {self.captions[-1]}, {len(self.frames)} pictures)"
 
     def _html(self) -> str:
-        sources = [
+        pictures = [
             "data:image/png;base64," + base64.b64encode(frame).decode() for frame in self.frames
         ]
         # The id has to be the same in every run: it is made from the words, not drawn at random.
@@ -247,19 +248,22 @@ class Slider:
             "slider-"
             + hashlib.sha256("".join((self.alt, *self.captions)).encode()).hexdigest()[:12]
         )
-        hidden = "".join(f'<img src="{source}" hidden alt="">' for source in sources[1:])
+        alt = html.escape(self.alt)
+        # JupyterLab runs no scripts in a notebook that hasn't been run yet, and drops `hidden`: what
+        # stands in the page itself is one picture and a line of text. The script makes the rest.
         return (
-            f'<div id="{name}"><img src="{sources[0]}" alt="{html.escape(self.alt)}">{hidden}'
-            f'<p><input type="range" min="0" max="{len(sources) - 1}" value="0" step="1" '
-            f'style="width:18em;vertical-align:middle" aria-label="{html.escape(self.alt)}"> '
-            f"<output>{html.escape(self.captions[0])}</output></p>"
-            "<script>(()=>{"
-            f'const box=document.getElementById("{name}");'
-            'const pictures=box.querySelectorAll("img");'
-            f"const captions={list(self.captions)!r};"
-            'box.querySelector("input").oninput=event=>{const at=Number(event.target.value);'
-            "pictures.forEach((picture,i)=>{picture.hidden=i!==at});"
-            'box.querySelector("output").textContent=captions[at];};'
+            f'<div id="{name}"><img src="{pictures[0]}" alt="{alt}">'
+            f"<p>{html.escape(self.captions[0])}. Run this cell for a slider.</p><script>(()=>{{"
+            f"const pictures={json.dumps(pictures)},captions={json.dumps(self.captions)};"
+            f'const box=document.getElementById("{name}"),picture=box.querySelector("img");'
+            'const range=document.createElement("input"),caption=document.createElement("output");'
+            f'Object.assign(range,{{type:"range",min:0,max:{len(pictures) - 1},step:1,value:0}});'
+            f'range.setAttribute("aria-label",{json.dumps(self.alt)});'
+            'range.style.cssText="width:18em;vertical-align:middle;margin-right:1em";'
+            "const show=()=>{picture.src=pictures[range.value];"
+            "caption.textContent=captions[range.value]};"
+            "range.oninput=show;show();"
+            'box.querySelector("p").replaceChildren(range,caption);'
             "})()</script></div>"
         )
 

@@ -48,7 +48,7 @@ _FLAGS = (
 _LAB = pytest.StashKey["Lab"]()
 
 
-@dataclass
+@dataclass(repr=False)  # a failed assertion would show every address
 class Lab:
     """A running JupyterLab, and the browser that looks at it."""
 
@@ -58,6 +58,7 @@ class Lab:
     start_server: Callable[[], Any]  # starts one more, for a while
     context: Any = None  # playwright's BrowserContext
     requests: list[str] | None = None  # every address that the browser has asked for
+    seen_before_run: int = 0  # pictures in the lesson as it is shipped
 
     def open(self, notebook: str) -> Any:
         """Open a notebook in a page of its own and wait until its kernel is ready."""

@@ -13,6 +13,7 @@ from transformer_lab.checking.registry import exercises
 
 # Mutants that give the same answer as the solution, each with the reason.
 EQUIVALENT = {
+    ("proportions", "line 2: -1: USub dropped"): "counts have two axes: the last is axis 1",
     (
         "cross_entropy",
         "line 4: torch.arange(len(targets), device=logits.device): device dropped",

@@ -49,10 +49,13 @@ def example(exercise: Exercise, probe: Probe, expected: Any, outcome: Outcome) -
     """The input, what was expected, what came, and the first place where they differ."""
     lines = [f"Tried with {probe.title}:", *_inputs(exercise, probe)]
     if outcome.error is None:
-        lines += [f"  expected: {_show(expected)}", f"  yours:    {_show(outcome.value)}"]
+        lines += [
+            f"  expected: {_show_parts(exercise.parts, expected)}",
+            f"  yours:    {_show_parts(exercise.parts, outcome.value)}",
+        ]
         lines += _first_difference(exercise.parts, expected, outcome.value)
     else:
-        lines += [f"  expected: {_show(expected)}"]
+        lines += [f"  expected: {_show_parts(exercise.parts, expected)}"]
         lines += [f"  stopped at {outcome.line}"] if outcome.line else []
     if outcome.printed.strip():
         printed = outcome.printed.rstrip().splitlines()
@@ -216,6 +219,12 @@ def _first_difference(parts: tuple[str, ...], expected: Any, value: Any) -> list
 def _inputs(exercise: Exercise, probe: Probe) -> list[str]:
     named = dict(zip(parameters(exercise.signature), probe.args, strict=False)) | dict(probe.kwargs)
     return [f"  {name} = {_show(value)}" for name, value in named.items()]
+
+
+def _show_parts(parts: tuple[str, ...], value: Any) -> str:
+    if isinstance(value, tuple) and len(value) == len(parts):
+        return ", ".join(f"{part} {_show(each)}" for part, each in zip(parts, value, strict=True))
+    return _show(value)
 
 
 def _show(value: Any) -> str:
