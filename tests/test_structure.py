@@ -14,7 +14,8 @@ PACKAGE = Path(transformer_lab.__file__).parent
 
 # Which modules of the package each may import. A folder stands for all that is in it.
 ARROWS = {
-    "attention": set(),
+    "attention": {"cache", "masks"},
+    "cache": set(),
     "masks": set(),
     "plots": set(),
     "workspace": set(),
@@ -25,7 +26,7 @@ ARROWS = {
     "cli": {"checking", "doctor", "progress", "running", "workspace"},
     "__init__": set(),
 }
-LEARNING = ("attention", "masks", "plots")  # what lessons are built on
+LEARNING = ("attention", "cache", "masks", "plots")  # what lessons are built on
 
 
 def modules() -> list[Path]:

@@ -1,11 +1,14 @@
-"""Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1)."""
+"""Scaled dot-product attention and multi-head attention (Vaswani et al. 2017, section 3.2)."""
 
 import math
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from transformer_lab.cache import KVCache
+from transformer_lab.masks import CausalMask
 
 
 def attention_weights(
@@ -60,6 +63,8 @@ def scaled_dot_product_attention(
     mask: Bool[Tensor, "*#batch #query #key"] | None = None,
     score_bias: Float[Tensor, "*#batch #query #key"] | None = None,
     scale: float | None = None,
+    *,
+    dropout: float = 0.0,
 ) -> Float[Tensor, "*batch query d_value"]:
     """For each query the mean of the values, weighted by how well their keys match.
 
@@ -74,6 +79,7 @@ def scaled_dot_product_attention(
         mask: True = may attend. Has the axes of the scores, with size 1 where it is the same for all.
         score_bias: Added to the scaled scores (ALiBi, T5's relative positions). Axes as for the mask.
         scale: Factor of the scores; 1/√d_key when None.
+        dropout: Probability with which a weight is set to zero, the others growing to make up for it.
 
     Returns:
         The outputs. That of a query that may attend to nothing is zero.
@@ -91,12 +97,152 @@ def scaled_dot_product_attention(
     _check_query_and_key(query, key)
     _check_value(key, value)
     _check_mask_and_bias(query, key, mask, score_bias)
-    blocked_or_biased = mask
+    is_causal = False
+    if isinstance(mask, CausalMask):
+        queries, keys = mask.shape[-2:]
+        # torch's triangle starts in the corner top left, ours ends bottom right: one and the same
+        # for a square. A single query is the last position, and sees everything.
+        is_causal = queries == keys and score_bias is None
+        mask = None if is_causal or queries == 1 else mask.dense()
+    bias = mask
     if score_bias is not None:
-        blocked_or_biased = score_bias
-        if mask is not None:
-            blocked_or_biased = score_bias.masked_fill(~mask, float("-inf"))
-    return F.scaled_dot_product_attention(query, key, value, blocked_or_biased, scale=scale)
+        bias = score_bias if mask is None else score_bias.masked_fill(~mask, float("-inf"))
+    return F.scaled_dot_product_attention(query, key, value, bias, dropout, is_causal, scale=scale)
+
+
+class MultiHeadAttention(nn.Module):
+    """Attention in several heads side by side, each with projections of its own.
+
+    head_i = attention(x W_i^Q, memory W_i^K, memory W_i^V); output = concat(head_1, …, head_h) W^O.
+    With fewer heads for keys and values, each serves a group of query heads: grouped-query attention,
+    and multi-query attention with a single one.
+
+    Args:
+        d_model: Features of each position.
+        num_heads: Query heads.
+        num_kv_heads: Heads of keys and values; num_heads when None.
+        d_head: Features of each head; d_model / num_heads when None.
+        qkv_bias: Whether the projections to queries, keys and values add a bias.
+        out_bias: Whether the projection of the output adds a bias.
+        rotary: Turns queries and keys by their positions (RoPE); called as rotary(x, positions).
+        scale: Factor of the scores; 1/√d_head when None.
+        dropout: Probability of dropping an attention weight while training.
+
+    Raises:
+        ValueError: The heads don't divide as they must.
+
+    Source:
+        Vaswani et al. 2017, section 3.2.2; Shazeer 2019 (multi-query); Ainslie et al. 2023 (grouped).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        *,
+        num_kv_heads: int | None = None,
+        d_head: int | None = None,
+        qkv_bias: bool = False,
+        out_bias: bool = False,
+        rotary: nn.Module | None = None,
+        scale: float | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if min(d_model, num_heads, num_kv_heads) < 1:
+            raise ValueError(
+                f"sizes must be at least 1; they are d_model={d_model}, num_heads={num_heads}, "
+                f"num_kv_heads={num_kv_heads}."
+            )
+        if num_heads % num_kv_heads:
+            raise ValueError(
+                f"num_heads must be a multiple of num_kv_heads, so that each serves as many query heads; "
+                f"they are {num_heads} and {num_kv_heads}."
+            )
+        if d_head is None:
+            if d_model % num_heads:
+                raise ValueError(
+                    f"d_model must be a multiple of num_heads; they are {d_model} and {num_heads}. "
+                    "Or give d_head."
+                )
+            d_head = d_model // num_heads
+        self.d_head, self.group_size = d_head, num_heads // num_kv_heads
+        self.scale, self.dropout, self.rotary = scale, dropout, rotary
+        self.query_proj = nn.Linear(d_model, num_heads * d_head, bias=qkv_bias)
+        self.key_proj = nn.Linear(d_model, num_kv_heads * d_head, bias=qkv_bias)
+        self.value_proj = nn.Linear(d_model, num_kv_heads * d_head, bias=qkv_bias)
+        self.out_proj = nn.Linear(num_heads * d_head, d_model, bias=out_bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch query d_model"],
+        memory: Float[Tensor, "batch key d_model"] | None = None,
+        *,
+        mask: Bool[Tensor, "#batch #heads #query #all"] | None = None,
+        score_bias: Float[Tensor, "#batch #heads #query #all"] | None = None,
+        positions: Int[Tensor, "*#batch query"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch query d_model"]:
+        """Let each position gather from others.
+
+        Args:
+            x: The positions that ask.
+            memory: The positions that are asked (cross-attention); x itself when None.
+            mask: True = may attend, over all keys, those in the cache included.
+            score_bias: Added to the scaled scores, over all keys.
+            positions: Where the positions of x stand in their sequence, for RoPE; counted on from
+                what the cache holds when None.
+            cache: Keeps keys and values from call to call; new ones are added to it.
+
+        Raises:
+            ValueError: Shapes, dtypes or devices don't fit together.
+        """
+        query, key, value = self._project(x, memory, positions, cache)
+        out = scaled_dot_product_attention(
+            query, key, value, mask, score_bias, self.scale, dropout=self.dropout * self.training
+        )
+        return self.out_proj(out.transpose(1, 2).flatten(2))  # (batch, query, heads · d_head)
+
+    def weights(
+        self,
+        x: Float[Tensor, "batch query d_model"],
+        memory: Float[Tensor, "batch key d_model"] | None = None,
+        *,
+        mask: Bool[Tensor, "#batch #heads #query #all"] | None = None,
+        score_bias: Float[Tensor, "#batch #heads #query #all"] | None = None,
+        positions: Int[Tensor, "*#batch query"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch heads query all"]:
+        """The attention weights that `forward` would use, head by head, for looking at them."""
+        query, key, _ = self._project(x, memory, positions, cache)
+        return attention_weights(query, key, mask, score_bias, self.scale)
+
+    def _project(
+        self,
+        x: Tensor,
+        memory: Tensor | None,
+        positions: Tensor | None,
+        cache: KVCache | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        memory = x if memory is None else memory
+        query = self._split_heads(self.query_proj(x))  # (batch, heads, query, d_head)
+        key = self._split_heads(self.key_proj(memory))  # (batch, kv_heads, key, d_head)
+        value = self._split_heads(self.value_proj(memory))
+        if self.rotary is not None:
+            if positions is None:
+                start = 0 if cache is None else cache.length
+                positions = torch.arange(start, start + x.shape[1], device=x.device)
+            query, key = self.rotary(query, positions), self.rotary(key, positions)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        if self.group_size > 1:  # each head of keys and values serves a group of query heads
+            key = key.repeat_interleave(self.group_size, dim=1)
+            value = value.repeat_interleave(self.group_size, dim=1)
+        return query, key, value
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
 
 
 def _check_query_and_key(query: Tensor, key: Tensor) -> None:

@@ -4,9 +4,53 @@ Every mask is boolean, True = may attend, and has the four axes (batch, heads, q
 size 1 where it is the same for all. Masks are joined with `&` (both must allow) and `|` (one is enough).
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+
+class CausalMask(Tensor):
+    """A boolean tensor that knows that it is causal, and holds no numbers.
+
+    `causal_mask` returns it. Attention sees it and lets its kernel skip the upper triangle, without n²
+    numbers in memory; any other operation on it gives an ordinary tensor.
+    """
+
+    @staticmethod
+    def __new__(
+        cls, query_len: int, key_len: int, device: torch.device | str | None = None
+    ) -> "CausalMask":
+        device = torch.device(device) if device else torch.get_default_device()
+        mask: CausalMask = Tensor._make_wrapper_subclass(
+            cls, (1, 1, query_len, key_len), dtype=torch.bool, device=device
+        )
+        return mask
+
+    def dense(self) -> Tensor:
+        """The same mask as an ordinary tensor."""
+        query_len, key_len = self.shape[-2:]
+        all_true = torch.ones(query_len, key_len, dtype=torch.bool, device=self.device)
+        return all_true.tril(key_len - query_len)[None, None]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        args, kwargs = tree_map_only(cls, cls.dense, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return repr(self.dense())
+
+    def tolist(self) -> list[Any]:
+        return self.dense().tolist()
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        return self.dense().numpy(force=force)
 
 
 def causal_mask(
@@ -40,8 +84,7 @@ def causal_mask(
             f"a causal mask needs a key for each query: query_len={query_len}, key_len={key_len}. "
             "Were the two swapped?"
         )
-    all_true = torch.ones(query_len, key_len, dtype=torch.bool, device=device)
-    return all_true.tril(key_len - query_len)[None, None]
+    return CausalMask(query_len, key_len, device)
 
 
 def padding_mask(
@@ -65,6 +108,30 @@ def padding_mask(
     _check_at_least("max_len", max_len, 0)
     _check_lengths("lengths", lengths, max_len)
     return (torch.arange(max_len, device=lengths.device) < lengths[:, None])[:, None, None, :]
+
+
+def token_mask(is_token: Bool[Tensor, "batch key"]) -> Bool[Tensor, "batch 1 1 key"]:
+    """Every query attends to the tokens of its own sequence, wherever its padding stands.
+
+    mask[b, 0, 0, j] = is_token[b, j].
+
+    Args:
+        is_token: True = a token, False = padding.
+
+    Raises:
+        ValueError: `is_token` isn't boolean or hasn't two axes.
+
+    >>> token_mask(torch.tensor([[False, True]]))
+    tensor([[[[False,  True]]]])
+    """
+    if not isinstance(is_token, Tensor):
+        raise TypeError(f"is_token must be a tensor; it is a {type(is_token).__name__}.")
+    if is_token.dim() != 2 or is_token.dtype != torch.bool:
+        raise ValueError(
+            f"is_token must be boolean with axes (batch, key), True = a token; it has shape "
+            f"{tuple(is_token.shape)} and holds {is_token.dtype}."
+        )
+    return is_token[:, None, None, :]
 
 
 def prefix_mask(prefix_lengths: Int[Tensor, " batch"], n: int) -> Bool[Tensor, "batch 1 {n} {n}"]:

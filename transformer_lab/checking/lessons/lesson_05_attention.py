@@ -1192,7 +1192,7 @@ def _backward_by_grad(q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor) -> Trip
 
 def _backward_by_backward(q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor) -> Triple:
     q, k, v = (tensor.detach().requires_grad_() for tensor in (q, k, v))
-    _attention(q, k, v)[0].backward(grad_out)  # type: ignore[no-untyped-call]
+    _attention(q, k, v)[0].backward(grad_out)
     assert q.grad is not None and k.grad is not None and v.grad is not None
     return q.grad, k.grad, v.grad
 

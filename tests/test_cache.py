@@ -1,0 +1,84 @@
+"""The cache holds what it was given, and says so when it can't."""
+
+import pytest
+import torch
+
+from transformer_lab.cache import KVCache
+
+
+def new(*, length: int, seed: int, batch=2):
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, 3, length, 4, generator=draw) for _ in range(2)]
+
+
+def test_what_was_appended_comes_back_in_order():
+    cache = KVCache(2, 9, 3, 4)
+    parts = [new(length=length, seed=length) for length in (4, 1, 2)]
+    for key, value in parts:
+        keys, values = cache.append(key, value)
+    assert torch.equal(keys, torch.cat([key for key, _ in parts], dim=2))
+    assert torch.equal(values, torch.cat([value for _, value in parts], dim=2))
+    assert cache.length == 7
+    assert cache.max_len == 9
+
+
+def test_append_copies_nothing_of_the_past():
+    cache = KVCache(2, 9, 3, 4)
+    first, _ = cache.append(*new(length=4, seed=0))
+    second, _ = cache.append(*new(length=1, seed=1))
+    assert first.data_ptr() == second.data_ptr()
+
+
+def test_select_takes_the_past_of_other_rows():
+    cache = KVCache(2, 9, 3, 4)
+    key, value = new(length=4, seed=0)
+    cache.append(key, value)
+    cache.select(torch.tensor([1, 1]))
+    keys, values = cache.append(*new(length=1, seed=1))
+    assert torch.equal(keys[:, :, :4], key[[1, 1]])
+    assert torch.equal(values[:, :, :4], value[[1, 1]])
+
+
+def test_rows_can_change_places():
+    cache = KVCache(2, 9, 3, 4)
+    key, value = new(length=4, seed=0)
+    cache.append(key, value)
+    cache.select(torch.tensor([1, 0]))
+    keys, _ = cache.append(*new(length=1, seed=1))
+    assert torch.equal(keys[:, :, :4], key.flip(0))
+
+
+def test_lives_where_it_is_told():
+    cache = KVCache(2, 9, 3, 4, dtype=torch.bfloat16, device="meta")
+    keys, _ = cache.append(*(each.to("meta", torch.bfloat16) for each in new(length=4, seed=0)))
+    assert keys.dtype == torch.bfloat16
+    assert keys.is_meta
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        (lambda: KVCache(0, 9, 3, 4), "at least 1; they are batch=0, max_len=9"),
+        (lambda: KVCache(2, 3, 3, 4).append(*new(length=4, seed=0)), "holds 0 of 3 .* 4 more"),
+        (
+            lambda: KVCache(1, 9, 3, 4).append(*new(length=4, seed=0)),
+            r"key must have shape .* \(1, 3, 4, 4\); its shape is \(2, 3, 4, 4\)",
+        ),
+        (
+            lambda: KVCache(2, 9, 3, 4).append(new(length=4, seed=0)[0], new(length=3, seed=0)[0]),
+            "value must have shape",
+        ),
+        (
+            lambda: KVCache(2, 9, 3, 4).append(*(each.double() for each in new(length=4, seed=0))),
+            "key must be torch.float32 on cpu like the cache; it is torch.float64",
+        ),
+        (
+            lambda: KVCache(2, 9, 3, 4).append(*(each[0] for each in new(length=4, seed=0))),
+            r"key must have shape \(batch, kv_heads, new, d_head\)",
+        ),
+    ],
+)
+def test_bad_input_is_answered_in_words(use, says):
+    with pytest.raises(ValueError, match=says):
+        use()
