@@ -116,13 +116,13 @@ def test_slider_is_the_same_in_every_run():
 
 
 def test_palette_png_keeps_the_picture():
-    figure = draw_line(1)
+    table = torch.softmax(4 * torch.randn(8, 8, generator=torch.Generator().manual_seed(0)), -1)
     raw = io.BytesIO()
-    figure.savefig(raw, format="png")
+    plots.attention_map(table, range(8), range(8)).figure.savefig(raw, format="png")
     packed = plots.palette_png(raw.getvalue())
     assert len(packed) < len(raw.getvalue())
     with Image.open(io.BytesIO(packed)) as small, Image.open(raw) as large:
         difference = np.abs(
             np.asarray(small.convert("RGB"), float) - np.asarray(large.convert("RGB"), float)
         )
-    assert difference.mean() < 0.5  # of 255
+    assert difference.max() <= 16  # of 255

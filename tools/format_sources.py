@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tools.sources import ROOT
 
-_CELL = re.compile(r"(^```\{code-cell\}\n(?:(?::[^\n]*\n)+\n?)?)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
+_CELL = re.compile(
+    r"(^```\{code-cell\}\n(?:(?::[^\n]*\n)+\n?)?)(.*?)(^```$)", re.MULTILINE | re.DOTALL
+)
 
 
 def format_source(text: str) -> str:

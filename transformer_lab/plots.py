@@ -292,7 +292,7 @@ def slider(
     return Slider(frames, [f"{label} = {value}" for value in values], alt)
 
 
-def palette_png(png: bytes, colours: int = 128) -> bytes:
+def palette_png(png: bytes, colours: int = 256) -> bytes:
     """Store a PNG with a palette of a few colours: a third of the size, the same to the eye.
 
     Args:
@@ -303,7 +303,9 @@ def palette_png(png: bytes, colours: int = 128) -> bytes:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.convert("RGBA").getchannel("A"))
     packed = io.BytesIO()
-    flat.quantize(colours, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    # Maximum coverage keeps rare colours, such as the bright end of a colour bar.
+    small = flat.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    small.save(packed, "PNG", optimize=True)
     return packed.getvalue()
 
 
