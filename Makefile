@@ -24,7 +24,8 @@ help: ## show this
 lab: $(VENV)/course.stamp ## install what is missing, copy the exercises to work/, open JupyterLab at lesson 00
 	@$(BIN)/transformer-lab start
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --port=$(PORT) \
-		$(if $(filter no,$(BROWSER)),--no-browser) notebooks/00_start_here.ipynb
+		$(if $(filter no,$(BROWSER)),--no-browser) \
+		$(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root) notebooks/00_start_here.ipynb
 
 test: $(VENV)/test.stamp ## install what is missing and check everything: code, exercises, every notebook, a real browser
 	$(BIN)/ruff check .

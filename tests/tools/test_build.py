@@ -1,8 +1,10 @@
 """The build, on a course of one small lesson."""
 
 import json
+import shutil
 
 import pytest
+from nbformat import from_dict
 
 from tests.tools.test_sources import EXERCISES, HEAD
 from tools.build import BuildError, build, clean, is_stale, read, statuses
@@ -27,9 +29,7 @@ plt.show()
 ```{code-cell}
 :tags: [raises-exception]
 
-import torch
-
-torch.ones(2) @ torch.ones(3)
+1 / 0
 ```
 """
 )
@@ -50,11 +50,11 @@ check(proportions)
 """
 
 
-@pytest.fixture
-def root(tmp_path):
-    (tmp_path / "lessons").mkdir()
-    (tmp_path / "transformer_lab").mkdir()
-    return tmp_path
+def course(root):
+    """An empty course in a folder."""
+    (root / "lessons").mkdir()
+    (root / "transformer_lab").mkdir()
+    return root
 
 
 def planned(root, text, name="01_x.md"):
@@ -62,10 +62,28 @@ def planned(root, text, name="01_x.md"):
     return plan(root)
 
 
-def test_a_second_build_gives_the_same_bytes(root):
-    (first,) = planned(root, LESSON)
-    assert is_stale(first, root)
-    build(first, root)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A course whose lesson is built; tests leave it as it is."""
+    root = course(tmp_path_factory.mktemp("course"))
+    (lesson,) = planned(root, LESSON)
+    assert is_stale(lesson, root)
+    build(lesson, root)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return course(tmp_path)
+
+
+@pytest.fixture
+def copy_of_built(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "copy")
+
+
+def test_a_second_build_gives_the_same_bytes(copy_of_built):
+    root = copy_of_built
     (again,) = plan(root)
     assert not is_stale(again, root)
     before = (root / again.path).read_bytes()
@@ -73,39 +91,35 @@ def test_a_second_build_gives_the_same_bytes(root):
     assert (root / again.path).read_bytes() == before
 
 
-def test_what_is_stored_says_nothing_of_the_machine(root):
-    (lesson,) = planned(root, LESSON)
-    build(lesson, root)
-    text = (root / lesson.path).read_text(encoding="utf-8")
-    assert str(root) not in text
+def test_what_is_stored_says_nothing_of_the_machine(built):
+    (lesson,) = plan(built)
+    text = (built / lesson.path).read_text(encoding="utf-8")
+    assert str(built) not in text
     assert "execution_state" not in text
     assert '"execution"' not in text
     notebook = json.loads(text)
     assert set(notebook["metadata"]) == {"kernelspec", "language_info"}
     printed = notebook["cells"][1]["outputs"]
     assert [output["text"] for output in printed] == [["one\n", "two\n"]]
-    assert not list((root / "notebooks").glob("*.part"))
+    assert not list((built / "notebooks").glob("*.part"))
 
 
-def test_changed_text_is_stale(root):
-    (lesson,) = planned(root, LESSON)
-    build(lesson, root)
-    (changed,) = planned(root, LESSON.replace("two", "three"))
-    assert is_stale(changed, root)
+def test_changed_text_is_stale(copy_of_built):
+    (changed,) = planned(copy_of_built, LESSON.replace("two", "three"))
+    assert is_stale(changed, copy_of_built)
 
 
-def test_changed_package_is_stale_where_it_is_known(root):
-    (lesson,) = planned(root, LESSON)
-    build(lesson, root)
-    stamp = root / ".cache" / "notebooks_built_with"
+def test_changed_package_is_stale_where_it_is_known(copy_of_built):
+    (lesson,) = plan(copy_of_built)
+    stamp = copy_of_built / ".cache" / "notebooks_built_with"
     stamp.parent.mkdir()
     stamp.write_text("of another package")
-    assert is_stale(lesson, root)
+    assert is_stale(lesson, copy_of_built)
 
 
-def test_error_in_an_untagged_cell_stops_the_build_and_keeps_the_old_file(root):
-    (lesson,) = planned(root, LESSON)
-    build(lesson, root)
+def test_error_in_an_untagged_cell_stops_the_build_and_keeps_the_old_file(copy_of_built):
+    root = copy_of_built
+    (lesson,) = plan(root)
     before = (root / lesson.path).read_bytes()
     (broken,) = planned(root, LESSON.replace('print("two")', "1 / 0"))
     with pytest.raises(BuildError, match="ZeroDivisionError"):
@@ -114,7 +128,7 @@ def test_error_in_an_untagged_cell_stops_the_build_and_keeps_the_old_file(root):
 
 
 def test_lesson_over_its_time_stops_the_build(root):
-    (lesson,) = planned(root, LESSON.replace("seconds: 20", "seconds: 0.01"))
+    (lesson,) = planned(root, HEAD.replace("seconds: 20", "seconds: 0.01") + "# A lesson\n")
     with pytest.raises(BuildError, match=r"the head of 01_x\.md allows 0 s"):
         build(lesson, root)
 
@@ -147,8 +161,6 @@ def test_paths_of_a_machine_are_taken_out_of_tracebacks(root):
             ],
         }
     ]
-    from nbformat import from_dict
-
     lesson.notebook.cells[1] = from_dict(cell)
     clean(lesson.notebook, root)
     assert lesson.notebook.cells[1].outputs[0].traceback == [
