@@ -23,9 +23,11 @@ help: ## show this
 
 lab: $(VENV)/course.stamp ## install what is missing, copy the exercises to work/, open JupyterLab at lesson 00
 	@$(BIN)/transformer-lab start
+	@# Not the notebook as an argument: JupyterLab would then serve its folder alone, without work/.
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --port=$(PORT) \
+		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 		$(if $(filter no,$(BROWSER)),--no-browser) \
-		$(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root) notebooks/00_start_here.ipynb
+		$(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root)
 
 test: $(VENV)/test.stamp ## install what is missing and check everything: code, exercises, every notebook, a real browser
 	$(BIN)/ruff check .

@@ -106,6 +106,17 @@ def test_make_help_names_every_target():
     assert shown == phony[1].split()
 
 
+def test_make_lab_serves_the_whole_course():
+    """With a notebook as its argument, JupyterLab would serve that folder alone, without work/."""
+    command = ["make", "--dry-run", "lab", "PORT=1234", "BROWSER=no"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lab = done.stdout[done.stdout.index("jupyter lab") :]
+    assert "--port=1234" in lab
+    assert "--no-browser" in lab
+    assert "default_url=/lab/tree/notebooks/00_start_here.ipynb" in lab
+    assert " notebooks/" not in lab
+
+
 def test_ci_runs_make_test_and_nothing_else():
     lines = (ROOT / ".ci/run").read_text().splitlines()
     assert lines[-1] == "make test"
