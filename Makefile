@@ -43,13 +43,16 @@ notebooks: $(VENV)/test.stamp ## rebuild the notebooks that changed (ONLY=05: th
 clean: ## remove what was installed and cached; work/ stays
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-# torch comes first and by itself, so that TORCH_INDEX holds for nothing else.
+# torch comes first and by itself, so that TORCH_INDEX holds for nothing else. The overrides keep
+# JupyterLab from asking for news: the course needs no network.
 $(VENV)/course.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else \
 		'Python 3.10 to 3.13 is needed; this is %d.%d. Choose another: make lab PYTHON=python3.11' % v[:2])"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(PIP) install --quiet --constraint constraints.txt --editable .
+	mkdir -p $(VENV)/share/jupyter/lab/settings
+	cp tools/jupyterlab_overrides.json $(VENV)/share/jupyter/lab/settings/overrides.json
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/course.stamp
