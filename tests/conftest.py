@@ -6,9 +6,8 @@ import pytest
 from jaxtyping import config, install_import_hook
 
 # The packages' own users get plain sentences; here each call is held to its stated shapes as well.
-install_import_hook(
-    [f"transformer_lab.{name}" for name in ("attention", "cache", "masks")], "beartype.beartype"
-)
+_CHECKED = ("attention", "blocks", "cache", "feedforward", "masks", "models", "norms", "positions")
+install_import_hook([f"transformer_lab.{name}" for name in _CHECKED], "beartype.beartype")
 
 
 @pytest.fixture

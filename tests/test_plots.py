@@ -126,3 +126,46 @@ def test_palette_png_keeps_the_picture():
             np.asarray(small.convert("RGB"), float) - np.asarray(large.convert("RGB"), float)
         )
     assert difference.max() <= 16  # of 255
+
+
+def test_positions_are_drawn_around_zero():
+    table = torch.tensor([[0.5, -2.0, 0.0], [1.0, 0.0, 1.0]])
+    ax = plots.positions(table, title="t")
+    np.testing.assert_array_equal(shown(ax), table.numpy())
+    assert ax.images[0].get_clim() == (-2.0, 2.0)
+    assert (ax.get_ylabel(), ax.get_xlabel(), ax.get_title()) == ("position", "feature", "t")
+    assert (labels(ax.yaxis), labels(ax.xaxis)) == (["0", "1"], ["0", "1", "2"])
+
+
+def test_large_table_of_positions_has_few_labels():
+    ax = plots.positions(torch.zeros(50, 128))
+    assert [int(label) for label in labels(ax.xaxis)] == list(ax.get_xticks())
+    assert 4 <= len(ax.get_xticks()) <= 10
+    assert max(ax.get_yticks()) < 50
+
+
+def test_gradient_has_a_line_and_a_marker_for_each_wiring():
+    ax = plots.gradient_by_layer([[1.0, 0.1, 1e-4], torch.tensor([1.0, 2.0])], ["post", "pre"])
+    assert ax.get_yscale() == "log"
+    post, pre = ax.lines
+    assert (list(post.get_xdata()), list(post.get_ydata())) == ([1, 2, 3], [1.0, 0.1, 1e-4])
+    assert (list(pre.get_xdata()), list(pre.get_ydata())) == ([1, 2], [1.0, 2.0])
+    assert post.get_marker() != pre.get_marker()
+    assert [text.get_text() for text in ax.get_legend().texts] == ["post", "pre"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "says"),
+    [
+        (lambda: plots.gradient_by_layer([[1.0]], ["a", "b"]), "1 lines and 2 labels"),
+        (lambda: plots.gradient_by_layer([], []), "0 lines"),
+        (lambda: plots.gradient_by_layer([[1.0, 0.0]], ["a"]), "'a' at layer 2 is 0.0"),
+        (lambda: plots.gradient_by_layer([[float("nan")]], ["a"]), "'a' at layer 1 is nan"),
+        (lambda: plots.gradient_by_layer([[float("inf")]], ["a"]), "'a' at layer 1 is inf"),
+        (lambda: plots.gradient_by_layer([[[1.0]]], ["a"]), r"shape is \(1, 1\)"),
+        (lambda: plots.positions(torch.zeros(3)), r"shape is \(3,\)"),
+    ],
+)
+def test_new_pictures_answer_bad_input_in_words(draw, says):
+    with pytest.raises(ValueError, match=says):
+        draw()

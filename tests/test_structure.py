@@ -13,10 +13,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(transformer_lab.__file__).parent
 
 # Which modules of the package each may import. A folder stands for all that is in it.
+BLOCKS = {"attention", "blocks", "cache", "feedforward", "masks", "norms", "positions"}
 ARROWS = {
+    "accounting": set(),
+    "architecture": set(),
     "attention": {"cache", "masks"},
+    "blocks": set(),
     "cache": set(),
+    "feedforward": set(),
     "masks": set(),
+    "norms": set(),
+    "positions": set(),
+    "models": BLOCKS | {"models"},
+    "convert": {"feedforward", "models", "positions"},
     "plots": set(),
     "workspace": set(),
     "progress": {"workspace"},
@@ -26,7 +35,7 @@ ARROWS = {
     "cli": {"checking", "doctor", "progress", "running", "workspace"},
     "__init__": set(),
 }
-LEARNING = ("attention", "cache", "masks", "plots")  # what lessons are built on
+LEARNING = (*sorted(BLOCKS), "accounting", "architecture", "plots")  # what lessons are built on
 
 
 def modules() -> list[Path]:
@@ -53,6 +62,12 @@ def siblings_imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_follow_the_arrows(path):
     assert siblings_imported(path) <= ARROWS[house(path)]
+
+
+def test_models_do_not_import_each_other():
+    for path in sorted((PACKAGE / "models").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"from transformer_lab\.models\.(\w+) import", text)) <= {"common"}
 
 
 def test_a_forbidden_import_would_be_seen(tmp_path):

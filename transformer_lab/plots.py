@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import io
+import itertools
 import json
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 Table = torch.Tensor | np.ndarray | Sequence[Sequence[float]]
@@ -307,6 +309,83 @@ def palette_png(png: bytes, colours: int = 256) -> bytes:
     small = flat.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     small.save(packed, "PNG", optimize=True)
     return packed.getvalue()
+
+
+def positions(table: Table, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Draw encodings of positions: one row a position, one column a feature, colours around zero.
+
+    Args:
+        table: Encodings, positions × features.
+        title: Title of the picture.
+        ax: Where to draw; a figure of its own when None.
+
+    Raises:
+        ValueError: The table hasn't two axes.
+    """
+    numbers = _as_table(table)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, 3.8))
+    ax = heatmap(
+        numbers, row_title="position", column_title="feature", title=title, unit="value",
+        diverging=True, ax=ax,
+    )  # fmt: skip
+    for axis, size in ((ax.yaxis, numbers.shape[0]), (ax.xaxis, numbers.shape[1])):
+        ticks = MaxNLocator(nbins=9, integer=True).tick_values(0, size - 1)
+        shown = [int(tick) for tick in ticks if 0 <= tick < size]
+        axis.set_ticks(shown, [str(tick) for tick in shown])
+    return ax
+
+
+def gradient_by_layer(
+    norms: Sequence[Sequence[float]],
+    labels: Sequence[str],
+    *,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how large the gradient is at each layer, a line for each wiring, on a logarithmic scale.
+
+    Args:
+        norms: For each wiring the norm of the gradient at each layer, that nearest to the input first.
+        labels: Name of each wiring.
+        title: Title of the picture.
+        ax: Where to draw; a figure of its own when None.
+
+    Raises:
+        ValueError: There isn't one label for each line, or a norm is no positive number, which a
+            logarithmic scale can't show.
+    """
+    lines = [torch.as_tensor(line, dtype=torch.float64).detach().cpu().numpy() for line in norms]
+    if not lines or len(lines) != len(labels):
+        raise ValueError(
+            f"gradient_by_layer needs one label for each line of norms: there are {len(lines)} lines "
+            f"and {len(labels)} labels."
+        )
+    for label, line in zip(labels, lines, strict=True):
+        if line.ndim != 1 or line.size == 0:
+            raise ValueError(
+                f"the norms of {label!r} must be a row of numbers, one for each layer; their shape is "
+                f"{line.shape}."
+            )
+        if not (np.isfinite(line) & (line > 0)).all():
+            layer = int(np.argmin(np.isfinite(line) & (line > 0)))
+            raise ValueError(
+                "a logarithmic scale shows positive numbers only; the norm of "
+                f"{label!r} at layer {layer + 1} is {line[layer]}."
+            )
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, 3.8))
+    for line, label, marker in zip(lines, labels, itertools.cycle("os^DvPX"), strict=False):
+        ax.plot(range(1, len(line) + 1), line, marker=marker, markersize=5, label=label)
+    ax.set_yscale("log")
+    ax.set_xlim(0.5, max(map(len, lines)) + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("layer, counted from the input")
+    ax.set_ylabel("norm of the gradient")
+    ax.set_title(title)
+    if len(lines) > 1:
+        ax.legend()
+    return ax
 
 
 def _png(figure: Figure) -> bytes:

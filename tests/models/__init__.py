@@ -1,0 +1,1 @@
+"""What the models promise beyond parity: sizes, first weights, errors."""

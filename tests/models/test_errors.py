@@ -1,0 +1,181 @@
+"""Bad settings and bad input are refused in words, before anything is computed."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.models.small import CONFIGS, DECODERS, MODELS, call, ids
+from transformer_lab.models.bert import BertForClassification
+
+pytestmark = pytest.mark.usefixtures("as_a_user")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_settings(name):
+    config = CONFIGS[name]
+    sizes = [f.name for f in dataclasses.fields(config) if f.type is int]
+    assert {"vocab_size", "d_model", "num_layers", "num_heads", "d_ff"} <= set(sizes)
+    for size in sizes:
+        with pytest.raises(ValueError, match=f"{size} must be at least 1; it is 0"):
+            dataclasses.replace(config, **{size: 0})
+        with pytest.raises(TypeError, match=f"{size} must be a whole number; it is 2.0"):
+            dataclasses.replace(config, **{size: 2.0})
+        with pytest.raises(TypeError, match="must be a whole number; it is True"):
+            dataclasses.replace(config, **{size: True})
+    if hasattr(config, "dropout"):
+        for wrong in (-0.1, 1.0, float("nan")):
+            with pytest.raises(ValueError, match="dropout is a probability"):
+                dataclasses.replace(config, dropout=wrong)
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="norm_eps must be above 0"):
+            dataclasses.replace(config, norm_eps=wrong)
+    if name != "t5":
+        with pytest.raises(
+            ValueError, match=r"d_model must be a multiple of num_heads; .* 16 and 3"
+        ):
+            dataclasses.replace(config, num_heads=3)
+
+
+def test_a_window_of_nothing():
+    with pytest.raises(ValueError, match="window must be at least 1; it is 0"):
+        dataclasses.replace(CONFIGS["llama"], window=0)
+
+
+def test_no_classes():
+    with pytest.raises(ValueError, match="num_classes must be at least 1; it is 0"):
+        BertForClassification(CONFIGS["bert"], 0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tokens(name):
+    model = MODELS[name]()
+    with pytest.raises(ValueError, match=r"lie between 0 and 29; it goes from \d+ to 30"):
+        call(name, model, ids().clamp(max=12) + 18 * (ids() > 11))
+    with pytest.raises(ValueError, match="lie between 0 and 29; it goes from -1 to"):
+        call(name, model, ids() - 1)
+    with pytest.raises(ValueError, match=r"int64 or int32; it holds torch\.float32"):
+        call(name, model, ids().float())
+    with pytest.raises(ValueError, match=r"must have the axes \(batch, seq\)"):
+        call(name, model, ids()[:, :0])
+
+
+@pytest.mark.parametrize("name", ["gpt", "llama", "bert"])
+def test_tokens_of_another_kind(name):
+    model = MODELS[name]()
+    with pytest.raises(TypeError, match=r"tokens must be a torch\.Tensor; it is a list"):
+        model([[1, 2]], **({"segments": ids()} if name == "bert" else {}))
+    with pytest.raises(ValueError, match=r"axes \(batch, seq\).* its shape is \(7,\)"):
+        model(ids()[0])
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "bert"])
+@pytest.mark.parametrize("shape", [(1, 7), (2, 6), (2, 8), (3, 7)], ids=str)
+def test_is_token_of_another_shape(name, shape):
+    with pytest.raises(ValueError, match=r"is_token must have the shape .*\(2, 7\); its shape is"):
+        call(name, MODELS[name](), ids(), is_token=torch.ones(shape, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "bert"])
+def test_is_token_of_another_kind(name):
+    with pytest.raises(ValueError, match="is_token must be boolean"):
+        call(name, MODELS[name](), ids(), is_token=torch.ones(2, 7))
+
+
+@pytest.mark.parametrize("name", ["transformer", "bert", "gpt"])
+def test_too_long(name):
+    model = MODELS[name]().eval()
+    call(name, model, ids(2, 12))
+    with pytest.raises(ValueError, match=r"may have 12 tokens at most .* one has 13"):
+        call(name, model, ids(2, 13))
+
+
+def test_padding_doesnt_count_as_length():
+    is_token = torch.arange(15).expand(2, -1) >= 3
+    MODELS["gpt"]()(ids(2, 15), is_token=is_token)
+
+
+def test_too_long_for_a_cache():
+    model = MODELS["gpt"]().eval()
+    caches = model.new_caches(2, 12)
+    model(ids(2, 12), caches=caches)
+    with pytest.raises(ValueError, match="may have 12 tokens at most"):
+        model(ids(2, 1), caches=caches)
+    caches = model.new_caches(2, 5)
+    with pytest.raises(ValueError, match="the cache holds 0 of 5 positions; 7 more"):
+        model(ids(), caches=caches)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_caches_of_another_number(name):
+    model = MODELS[name]()
+    with pytest.raises(ValueError, match="one cache for each of the 2 layers; there are 1"):
+        caches = model.new_caches(2, 7)[:1]
+        if name in ("transformer", "t5"):
+            model.decode(ids(), model.encode(ids()), caches=caches)
+        else:
+            call(name, model, ids(), caches=caches)
+
+
+@pytest.mark.parametrize("name", ["transformer", "t5"])
+def test_memory_of_another_shape(name):
+    model = MODELS[name]()
+    memory = model.encode(ids())
+    for wrong in (memory[:1], memory[0], memory[..., :8]):
+        with pytest.raises(ValueError, match=r"memory must have the shape .* \(2, source, 16\)"):
+            model.decode(ids(), wrong)
+
+
+def test_segments():
+    model = MODELS["encoder"]()
+    with pytest.raises(ValueError, match="segments must lie between 0 and 1"):
+        model(ids(), segments=ids().clamp(max=2))
+    with pytest.raises(ValueError, match=r"segments must go with the tokens, of shape \(2, 7\)"):
+        model(ids(), segments=torch.zeros(1, 7, dtype=torch.long))
+
+
+def test_glm():
+    model, places = MODELS["glm"](), torch.arange(7).expand(2, 7)
+    zeros, prefix = torch.zeros_like(places), torch.tensor([3, 3])
+    with pytest.raises(ValueError, match="positions must lie between 0 and 11"):
+        model(ids(), places + 8, zeros, prefix)
+    with pytest.raises(ValueError, match="span_positions must lie between 0 and 4"):
+        model(ids(), places, places, prefix)
+    with pytest.raises(ValueError, match="positions must go with the tokens"):
+        model(ids(), places[:1], zeros, prefix)
+    with pytest.raises(
+        ValueError, match="one prefix length for each of the 2 sequences; there are 1"
+    ):
+        model(ids(), places, zeros, prefix[:1])
+    with pytest.raises(ValueError, match="prefix_lengths must lie between 0 and 7"):
+        model(ids(), places, zeros, prefix + 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(MODELS)),
+    shape=st.lists(st.integers(0, 4), max_size=4),
+    dtype=st.sampled_from([torch.int64, torch.int32, torch.uint8, torch.float32, torch.bool]),
+    mask_shape=st.none() | st.lists(st.integers(0, 4), max_size=3),
+)
+def test_any_shapes_and_kinds(name, shape, dtype, mask_shape):
+    """Either all fits, or a ValueError or TypeError says what doesn't."""
+    tokens = torch.ones(shape).to(dtype)
+    is_token = None if mask_shape is None else torch.ones(mask_shape, dtype=torch.bool)
+    fits = len(shape) == 2 and shape[1] > 0 and dtype in (torch.int64, torch.int32)
+    if is_token is not None:
+        fits = fits and list(mask_shape) == shape
+    rest = {} if is_token is None or name in ("transformer", "t5") else {"is_token": is_token}
+    if name in ("transformer", "t5") and is_token is not None:
+        rest = {"is_token": is_token, "source_is_token": is_token}
+    if name == "glm" and len(shape) != 2:
+        return  # the places of `call` are made from two axes
+    if name == "glm" and shape[1] < 3:
+        fits = False  # the prefix has three
+    if name in MODELS and fits:
+        call(name, MODELS[name]().eval(), tokens, **rest)
+    else:
+        with pytest.raises((ValueError, TypeError)):
+            call(name, MODELS[name]().eval(), tokens, **rest)

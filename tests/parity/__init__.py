@@ -1,0 +1,1 @@
+"""Models against independent ones: Hugging Face's and torch's, on tiny random weights."""

@@ -1,0 +1,228 @@
+"""LLaMA 1, 2, 3 and Mistral: a causal decoder with RMSNorm, SwiGLU, rotary positions and no biases."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from transformer_lab.attention import MultiHeadAttention
+from transformer_lab.blocks import PreNorm, TransformerBlock
+from transformer_lab.cache import KVCache
+from transformer_lab.feedforward import GatedFeedForward
+from transformer_lab.masks import sliding_window_mask
+from transformer_lab.models.common import (
+    check_config,
+    check_ids,
+    decoder_inputs,
+    init_normal_,
+    new_caches,
+)
+from transformer_lab.norms import RMSNorm
+from transformer_lab.positions import RotaryEmbedding, llama3_frequencies, rope_frequencies
+
+
+def rope(d_head: int, base: float = 10_000.0) -> RotaryEmbedding:
+    """Plain rotary positions over a whole head.
+
+    Args:
+        d_head: Features of a head.
+        base: How much slower the slowest pair turns than the first, nearly.
+    """
+    return RotaryEmbedding(rope_frequencies(d_head, base))
+
+
+def llama_3_2_rope(d_head: int) -> RotaryEmbedding:
+    """The rotary positions of Llama 3.2, stretched 32 times over those of Llama 3.
+
+    Args:
+        d_head: Features of a head.
+    """
+    return RotaryEmbedding(llama3_frequencies(rope_frequencies(d_head, 500_000.0), factor=32.0))
+
+
+LLAMA_3_ROPE = partial(rope, base=500_000.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    """Settings of a LLaMA; those that nothing is said about are the first 7B's.
+
+    Args:
+        vocab_size: Number of different tokens.
+        d_model: Features of each position.
+        num_layers: Number of blocks.
+        num_heads: Query heads.
+        num_kv_heads: Heads of keys and values; each serves num_heads / num_kv_heads query heads.
+        d_ff: Width within the feed-forward networks.
+        norm_eps: Added to the mean square before its root is taken.
+        rotary: Makes the rotary positions for heads of a given width.
+        window: Keys that a query sees at most, itself among them; all when None.
+        tied: Whether the head is the embedding.
+
+    >>> LlamaConfig.llama_2_70b().num_kv_heads
+    8
+    """
+
+    vocab_size: int = 32_000
+    d_model: int = 4096
+    num_layers: int = 32
+    num_heads: int = 32
+    num_kv_heads: int = 32
+    d_ff: int = 11_008
+    norm_eps: float = 1e-6
+    rotary: Callable[[int], nn.Module] = rope
+    window: int | None = None
+    tied: bool = False
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+    @property
+    def d_head(self) -> int:
+        """Features of each head."""
+        return self.d_model // self.num_heads
+
+    @classmethod
+    def llama_7b(cls) -> "LlamaConfig":
+        """LLaMA 7B."""
+        return cls()
+
+    @classmethod
+    def llama_13b(cls) -> "LlamaConfig":
+        """LLaMA 13B."""
+        return cls(d_model=5120, num_layers=40, num_heads=40, num_kv_heads=40, d_ff=13_824)
+
+    @classmethod
+    def llama_33b(cls) -> "LlamaConfig":
+        """LLaMA 33B."""
+        return cls(d_model=6656, num_layers=60, num_heads=52, num_kv_heads=52, d_ff=17_920)
+
+    @classmethod
+    def llama_65b(cls) -> "LlamaConfig":
+        """LLaMA 65B."""
+        return cls(d_model=8192, num_layers=80, num_heads=64, num_kv_heads=64, d_ff=22_016)
+
+    @classmethod
+    def llama_2_70b(cls) -> "LlamaConfig":
+        """LLaMA 2 70B."""
+        return cls(
+            d_model=8192, num_layers=80, num_heads=64, num_kv_heads=8, d_ff=28_672, norm_eps=1e-5
+        )
+
+    @classmethod
+    def llama_3_8b(cls) -> "LlamaConfig":
+        """Llama 3 8B."""
+        return cls(
+            vocab_size=128_256, num_kv_heads=8, d_ff=14_336, norm_eps=1e-5, rotary=LLAMA_3_ROPE
+        )
+
+    @classmethod
+    def llama_3_70b(cls) -> "LlamaConfig":
+        """Llama 3 70B."""
+        return cls(
+            vocab_size=128_256,
+            d_model=8192,
+            num_layers=80,
+            num_heads=64,
+            num_kv_heads=8,
+            d_ff=28_672,
+            norm_eps=1e-5,
+            rotary=LLAMA_3_ROPE,
+        )
+
+    @classmethod
+    def llama_3_2_1b(cls) -> "LlamaConfig":
+        """Llama 3.2 1B, whose head is the embedding."""
+        return cls(
+            vocab_size=128_256,
+            d_model=2048,
+            num_layers=16,
+            num_kv_heads=8,
+            d_ff=8192,
+            norm_eps=1e-5,
+            rotary=llama_3_2_rope,
+            tied=True,
+        )
+
+    @classmethod
+    def mistral_7b(cls) -> "LlamaConfig":
+        """Mistral 7B, the first version, with its sliding window."""
+        return cls(num_kv_heads=8, d_ff=14_336, norm_eps=1e-5, window=4096)
+
+
+class Llama(nn.Module):
+    """Predicts each next token from those before it.
+
+    x = embedding(tokens); causal blocks with rotary positions; logits = head(norm(x)).
+
+    Args:
+        config: The settings.
+
+    Source:
+        Touvron et al. 2023a, section 2.2; grouped queries: 2023b, section 2.2; the window: Jiang et al. 2023.
+
+    Differs from the paper:
+        None of them states the first weights; here N(0, 0.02²), as in Hugging Face's code.
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        rotary = c.rotary(c.d_head)  # holds no parameters: one serves all layers
+        self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(
+                MultiHeadAttention(
+                    c.d_model, c.num_heads, num_kv_heads=c.num_kv_heads, rotary=rotary
+                ),
+                GatedFeedForward(c.d_model, c.d_ff, F.silu),
+                residual=lambda: PreNorm(RMSNorm(c.d_model, c.norm_eps)),
+            )
+            for _ in range(c.num_layers)
+        )
+        self.final_norm = RMSNorm(c.d_model, c.norm_eps)
+        if not c.tied:
+            self.lm_head = nn.Linear(c.d_model, c.vocab_size, bias=False)
+        init_normal_(self, std=0.02)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch new"],
+        *,
+        is_token: Bool[Tensor, "batch all"] | None = None,
+        caches: Sequence[KVCache] | None = None,
+    ) -> Float[Tensor, "batch new vocab"]:
+        """Logits of the token after each of these.
+
+        Args:
+            tokens: Token ids; with caches, those that are new.
+            is_token: True = a token, False = padding, over all tokens, the cached ones included.
+            caches: From `new_caches`; they take up the new tokens.
+
+        Raises:
+            ValueError: Shapes or ids don't fit.
+        """
+        c = self.config
+        check_ids("tokens", tokens, c.vocab_size)
+        mask, positions, each = decoder_inputs(tokens, is_token, caches, len(self.blocks))
+        new, total = mask.shape[-2:]
+        if c.window is not None and c.window < total:
+            window = sliding_window_mask(total, c.window, device=tokens.device)
+            mask = mask & window[:, :, total - new :]
+        x = self.token_embedding(tokens)
+        for block, cache in zip(self.blocks, each, strict=True):
+            x = block(x, mask=mask, positions=positions, cache=cache)
+        head = self.token_embedding if c.tied else self.lm_head
+        return F.linear(self.final_norm(x), head.weight)
+
+    def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
+        """An empty cache for each layer.
+
+        Args:
+            batch: Number of sequences.
+            max_len: Most tokens, padding included.
+        """
+        return new_caches(self.blocks, batch, max_len)

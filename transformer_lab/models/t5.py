@@ -1,0 +1,237 @@
+"""T5 (Raffel et al. 2020): encoder and decoder with RMSNorm, relative positions and unscaled scores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from transformer_lab.attention import MultiHeadAttention
+from transformer_lab.blocks import DecoderBlock, PreNorm, TransformerBlock
+from transformer_lab.cache import KVCache
+from transformer_lab.feedforward import FeedForward, GatedFeedForward
+from transformer_lab.models.common import (
+    check_config,
+    check_ids,
+    check_memory,
+    decoder_inputs,
+    encoder_mask,
+    new_caches,
+)
+from transformer_lab.norms import RMSNorm
+from transformer_lab.positions import RelativePositionBias
+
+GELU_TANH = partial(nn.GELU, "tanh")
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Config:
+    """Settings of a T5; those that nothing is said about are T5-small's.
+
+    Args:
+        vocab_size: Number of different tokens.
+        d_model: Features of each position.
+        d_head: Features of each head; num_heads · d_head need not be d_model.
+        num_layers: Number of blocks in the encoder, and again in the decoder.
+        num_heads: Attention heads.
+        d_ff: Width within the feed-forward networks.
+        dropout: Probability, everywhere that the paper drops.
+        norm_eps: Added to the mean square before its root is taken.
+        feed_forward: The feed-forward network, made from d_model, d_ff and an activation.
+        activation: Makes the activation.
+        tied: Whether the head is the embedding; its input is then divided by √d_model.
+
+    >>> T5Config.v1_1_base().tied
+    False
+    """
+
+    vocab_size: int = 32_128
+    d_model: int = 512
+    d_head: int = 64
+    num_layers: int = 6
+    num_heads: int = 8
+    d_ff: int = 2048
+    dropout: float = 0.1
+    norm_eps: float = 1e-6
+    feed_forward: Callable[..., nn.Module] = FeedForward
+    activation: Callable[[], nn.Module] = nn.ReLU
+    tied: bool = True
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+    @classmethod
+    def small(cls) -> "T5Config":
+        """T5-small, version 1.0."""
+        return cls()
+
+    @classmethod
+    def base(cls) -> "T5Config":
+        """T5-base, version 1.0."""
+        return cls(d_model=768, num_layers=12, num_heads=12, d_ff=3072)
+
+    @classmethod
+    def v1_1_small(cls) -> "T5Config":
+        """T5-small, version 1.1."""
+        return cls(
+            num_layers=8,
+            num_heads=6,
+            d_ff=1024,
+            feed_forward=GatedFeedForward,
+            activation=GELU_TANH,
+            tied=False,
+        )
+
+    @classmethod
+    def v1_1_base(cls) -> "T5Config":
+        """T5-base, version 1.1."""
+        return cls(
+            d_model=768,
+            num_layers=12,
+            num_heads=12,
+            feed_forward=GatedFeedForward,
+            activation=GELU_TANH,
+            tied=False,
+        )
+
+
+class T5(nn.Module):
+    """Writes the target token by token while it looks at the whole source.
+
+    Args:
+        config: The settings.
+
+    Source:
+        Raffel et al. 2020, section 2.1; version 1.1 (gated, untied): Shazeer 2020 and the authors' code.
+
+    Differs from the paper:
+        The untied head starts with d_model^(-1/2), which the published code leaves to its library.
+    """
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        c = self.config = config
+
+        def attention() -> MultiHeadAttention:
+            return MultiHeadAttention(
+                c.d_model, c.num_heads, d_head=c.d_head, scale=1.0, dropout=c.dropout
+            )
+
+        def feed_forward() -> nn.Module:
+            activation = nn.Sequential(c.activation(), nn.Dropout(c.dropout))
+            return c.feed_forward(c.d_model, c.d_ff, activation)
+
+        def residual() -> PreNorm:
+            return PreNorm(RMSNorm(c.d_model, c.norm_eps), c.dropout)
+
+        self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
+        self.dropout = nn.Dropout(c.dropout)
+        self.encoder_bias = RelativePositionBias(c.num_heads, bidirectional=True)
+        self.decoder_bias = RelativePositionBias(c.num_heads, bidirectional=False)
+        self.encoder = nn.ModuleList(
+            TransformerBlock(attention(), feed_forward(), residual) for _ in range(c.num_layers)
+        )
+        self.decoder = nn.ModuleList(
+            DecoderBlock(attention(), attention(), feed_forward(), residual)
+            for _ in range(c.num_layers)
+        )
+        self.encoder_norm = RMSNorm(c.d_model, c.norm_eps)
+        self.decoder_norm = RMSNorm(c.d_model, c.norm_eps)
+        if not c.tied:
+            self.lm_head = nn.Linear(c.d_model, c.vocab_size, bias=False)
+        self._init_weights()
+
+    def forward(
+        self,
+        source: Int[Tensor, "batch source"],
+        target: Int[Tensor, "batch new"],
+        *,
+        source_is_token: Bool[Tensor, "batch source"] | None = None,
+        is_token: Bool[Tensor, "batch all"] | None = None,
+    ) -> Float[Tensor, "batch new vocab"]:
+        """Logits of the token after each one of the target.
+
+        Args:
+            source: Token ids of the source.
+            target: Token ids of the target so far, the start token first.
+            source_is_token: True = a token of the source, False = padding.
+            is_token: The same for the target.
+
+        Raises:
+            ValueError: Shapes or ids don't fit.
+        """
+        memory = self.encode(source, is_token=source_is_token)
+        return self.decode(target, memory, memory_is_token=source_is_token, is_token=is_token)
+
+    def encode(
+        self,
+        source: Int[Tensor, "batch source"],
+        *,
+        is_token: Bool[Tensor, "batch source"] | None = None,
+    ) -> Float[Tensor, "batch source d_model"]:
+        """One vector for each token of the source.
+
+        Args:
+            source: Token ids.
+            is_token: True = a token, False = padding.
+        """
+        check_ids("source", source, self.config.vocab_size)
+        mask = encoder_mask(is_token, *source.shape)
+        bias = self.encoder_bias(source.shape[1], source.shape[1])
+        x = self.dropout(self.token_embedding(source))
+        for block in self.encoder:
+            x = block(x, mask=mask, score_bias=bias)
+        return self.dropout(self.encoder_norm(x))
+
+    def decode(
+        self,
+        target: Int[Tensor, "batch new"],
+        memory: Float[Tensor, "batch source d_model"],
+        *,
+        memory_is_token: Bool[Tensor, "batch source"] | None = None,
+        is_token: Bool[Tensor, "batch all"] | None = None,
+        caches: Sequence[KVCache] | None = None,
+    ) -> Float[Tensor, "batch new vocab"]:
+        """Logits of the token after each one of the target.
+
+        Args:
+            target: Token ids; with caches, those that are new.
+            memory: What `encode` made of the source.
+            memory_is_token: True = a token of the source, False = padding.
+            is_token: The same for the target, the cached tokens included.
+            caches: From `new_caches`; they take up the new tokens of the target.
+        """
+        check_ids("target", target, self.config.vocab_size)
+        check_memory(memory, target, self.config.d_model)
+        memory_mask = encoder_mask(memory_is_token, *memory.shape[:2])
+        mask, _, each = decoder_inputs(target, is_token, caches, len(self.decoder))
+        bias = self.decoder_bias(*mask.shape[-2:])
+        x = self.dropout(self.token_embedding(target))
+        for block, cache in zip(self.decoder, each, strict=True):
+            x = block(x, memory, memory_mask=memory_mask, mask=mask, score_bias=bias, cache=cache)
+        x = self.dropout(self.decoder_norm(x))
+        if self.config.tied:
+            return F.linear(x * self.config.d_model**-0.5, self.token_embedding.weight)
+        return self.lm_head(x)
+
+    def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
+        """An empty cache for each layer of the decoder.
+
+        Args:
+            batch: Number of sequences.
+            max_len: Most tokens of the target, padding included.
+        """
+        return new_caches(self.decoder, batch, max_len)
+
+    def _init_weights(self) -> None:
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):  # 1/√fan_in keeps the size of what passes
+                fan_in = module.in_features
+                # Scores aren't divided by √d_head: the queries are made smaller from the start.
+                fan_in *= self.config.d_head if name.endswith("query_proj") else 1
+                nn.init.normal_(module.weight, std=fan_in**-0.5)
+        nn.init.normal_(self.token_embedding.weight)
+        for bias in (self.encoder_bias, self.decoder_bias):
+            nn.init.normal_(bias.table.weight, std=self.config.d_model**-0.5)

@@ -1,0 +1,725 @@
+"""Where a token stands: added to its embedding, turned into queries and keys, or added to the scores.
+
+Learned absolute positions need nothing of this module: they are an `nn.Embedding` over 0, 1, 2, …
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Rotation = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def sinusoidal_positions(
+    num_positions: int, d_model: int, *, device: torch.device | str | None = None
+) -> Float[Tensor, "{num_positions} {d_model}"]:
+    """A fixed vector for each position: sines and cosines of ever slower waves.
+
+    positions[p, 2i] = sin(p · 10000^(-2i/d_model)), positions[p, 2i + 1] = cos of the same angle.
+
+    Args:
+        num_positions: Number of positions, counted from 0.
+        d_model: Width of the embeddings that the table is added to; even.
+        device: Where the table is made.
+
+    Raises:
+        ValueError: num_positions is negative, or d_model is not a positive even number.
+
+    Source:
+        Vaswani et al. 2017, section 3.5.
+
+    >>> sinusoidal_positions(2, 4)
+    tensor([[0.0000, 1.0000, 0.0000, 1.0000],
+            [0.8415, 0.5403, 0.0100, 0.9999]])
+    """
+    _check_at_least("num_positions", num_positions, 0)
+    _check_even("d_model", d_model)
+    positions = torch.arange(num_positions, device=device)
+    angles = torch.outer(positions, rope_frequencies(d_model).to(positions.device))
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def rotate_half(
+    x: Float[Tensor, "*batch seq d_rotary"],
+    cos: Float[Tensor, "*#batch #seq pairs"],
+    sin: Float[Tensor, "*#batch #seq pairs"],
+) -> Float[Tensor, "*batch seq d_rotary"]:
+    """Turns the plane of features i and i + d_rotary/2, for each i in the first half.
+
+    (a, b) becomes (a cos - b sin, b cos + a sin).
+
+    Args:
+        x: The features to turn.
+        cos: Cosine of each pair's angle.
+        sin: Sine of each pair's angle.
+
+    Raises:
+        ValueError: There is not one cosine and one sine for each pair of features.
+
+    Source:
+        The layout of GPT-NeoX and of Hugging Face's LLaMA. Su et al. 2021 pair neighbours: `rotate_interleaved`.
+
+    >>> rotate_half(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2), torch.ones(1, 2))
+    tensor([[-3., -4.,  1.,  2.]])
+    """
+    _check_pairs(x, cos, sin)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def rotate_interleaved(
+    x: Float[Tensor, "*batch seq d_rotary"],
+    cos: Float[Tensor, "*#batch #seq pairs"],
+    sin: Float[Tensor, "*#batch #seq pairs"],
+) -> Float[Tensor, "*batch seq d_rotary"]:
+    """Turns the plane of features 2i and 2i + 1, for each i.
+
+    (a, b) becomes (a cos - b sin, b cos + a sin).
+
+    Args:
+        x: The features to turn.
+        cos: Cosine of each pair's angle.
+        sin: Sine of each pair's angle.
+
+    Raises:
+        ValueError: There is not one cosine and one sine for each pair of features.
+
+    Source:
+        Su et al. 2021, equation 34; the layout of Meta's LLaMA code and of GLM.
+
+    >>> rotate_interleaved(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2), torch.ones(1, 2))
+    tensor([[-2.,  1., -4.,  3.]])
+    """
+    _check_pairs(x, cos, sin)
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+
+
+class RotaryEmbedding(nn.Module):
+    """Turns queries and keys by angles that grow with their position (RoPE).
+
+    Pair i of the features at position p turns by p · frequencies[i], so that query · key depends on how
+    far the two are apart, not on where they stand. It holds no parameters: one instance serves all layers.
+
+    Args:
+        frequencies: Angle of each pair from one position to the next, in radians. They are made by
+            `rope_frequencies`, `interpolated`, `ntk_aware`, `yarn` or `llama3_frequencies`.
+        rotate: Which features form a pair: `rotate_half` or `rotate_interleaved`.
+        attention_factor: Length of a turned vector over its length before; 1 but for YaRN.
+
+    Raises:
+        ValueError: frequencies is not a row of float32, or attention_factor is not positive.
+
+    Source:
+        Su et al. 2021, section 3.2.2.
+
+    Differs from the paper:
+        Features beyond the first 2 · len(frequencies) of a head are left as they are (partial rotary).
+
+    >>> rotary = RotaryEmbedding(torch.tensor([math.pi / 2]))
+    >>> rotary(torch.tensor([[1.0, 0.0], [1.0, 0.0]])).round()
+    tensor([[1., 0.],
+            [-0., 1.]])
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        frequencies: Float[Tensor, " pairs"],
+        rotate: Rotation = rotate_half,
+        attention_factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _check_frequencies(frequencies)
+        _check_above("attention_factor", attention_factor, 0)
+        if not callable(rotate):
+            raise TypeError(
+                f"rotate must be a function such as rotate_half; it is a {type(rotate).__name__}."
+            )
+        self.d_rotary, self.rotate = 2 * len(frequencies), rotate
+        self.attention_factor = attention_factor
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch seq d_head"],
+        positions: Int[Tensor, "*rows seq"] | int = 0,
+    ) -> Float[Tensor, "*batch seq d_head"]:
+        """The features of x, turned by the angles of their positions.
+
+        Args:
+            x: Queries or keys, (…, seq, d_head).
+            positions: The position of each: (seq,) where all rows have the same ones, (batch, seq) where
+                each row has its own, as with padding on the left. The batch is the first axis of x, and
+                the axes between (heads) share them. A number is the position of the first; the others follow.
+
+        Raises:
+            ValueError: Shapes, dtypes or devices don't fit together.
+        """
+        _check_features(x, self.d_rotary)
+        if isinstance(positions, Tensor):
+            _check_positions(positions, x)
+        else:
+            _check_at_least("positions", positions, 0)
+            positions = torch.arange(positions, positions + x.shape[-2], device=x.device)
+        # In float32 whatever x is: in half precision neither position 4,097 nor its angle exists.
+        angles = positions.float()[..., None] * self.frequencies.to(x.device)
+        if angles.dim() == 3:  # (batch, seq, pairs) → (batch, 1 for each axis between, seq, pairs)
+            angles = angles[(slice(None),) + (None,) * (x.dim() - 3)]
+        cos = (angles.cos() * self.attention_factor).to(x.dtype)
+        sin = (angles.sin() * self.attention_factor).to(x.dtype)
+        turned = self.rotate(x[..., : self.d_rotary], cos, sin)
+        return torch.cat([turned, x[..., self.d_rotary :]], dim=-1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
+        # What `.half()`, `.to(...)` and `.to_empty(...)` go through. The frequencies follow to the new
+        # device, but keep their numbers and their precision: rounded ones are other frequencies.
+        frequencies = self.frequencies
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.frequencies = frequencies.to(self.frequencies.device)
+        return self
+
+
+def rope_frequencies(d_rotary: int, base: float = 10_000.0) -> Float[Tensor, " pairs"]:
+    """The frequencies of rotary positions: pair i turns by base^(-2i/d_rotary) radians a position.
+
+    A larger base makes the slow pairs slower, for longer contexts (500,000 in Llama 3).
+
+    Args:
+        d_rotary: Number of features that are turned, two a pair; even.
+        base: How much slower the slowest pair turns than the first, nearly; above 1.
+
+    Returns:
+        The frequencies in radians per position, float32. They are made on the CPU even under
+        `torch.device("meta")`, because they can't be loaded from a checkpoint later.
+
+    Raises:
+        ValueError: d_rotary is not a positive even number, or base is not above 1.
+
+    Source:
+        Su et al. 2021, section 3.2.2; the larger base: Xiong et al. 2023, section 2.1.
+
+    >>> rope_frequencies(4)
+    tensor([1.0000, 0.0100])
+    """
+    _check_even("d_rotary", d_rotary)
+    _check_above("base", base, 1)
+    exponents = torch.arange(0, d_rotary, 2, dtype=torch.float32, device="cpu") / d_rotary
+    # Division last, as in the code that LLaMA was trained with: the same bits, not only the same formula.
+    return 1.0 / base**exponents
+
+
+def interpolated(frequencies: Float[Tensor, " pairs"], factor: float) -> Float[Tensor, " pairs"]:
+    """Position interpolation: everything turns factor times slower, as if positions stood closer.
+
+    frequencies / factor; position p then has the angles that p / factor had before.
+
+    Args:
+        frequencies: The model's own frequencies, radians per position.
+        factor: New context length over the one of training, at least 1.
+
+    Raises:
+        ValueError: frequencies is not a row of float32, or factor is below 1.
+
+    Source:
+        Chen et al. 2023, section 2.3.
+
+    >>> interpolated(rope_frequencies(4), 2.0)
+    tensor([0.5000, 0.0050])
+    """
+    _check_frequencies(frequencies)
+    _check_factor(factor)
+    return frequencies / factor
+
+
+def ntk_aware(d_rotary: int, base: float, factor: float) -> Float[Tensor, " pairs"]:
+    """A larger base, so chosen that the slowest pair is interpolated in full and the fastest not at all.
+
+    rope_frequencies with base · factor^(d_rotary / (d_rotary - 2)).
+
+    Args:
+        d_rotary: Number of features that are turned; even, at least 4.
+        base: The base of training.
+        factor: New context length over the one of training, at least 1.
+
+    Raises:
+        ValueError: d_rotary is not an even number from 4 on, base is not above 1, or factor is below 1.
+
+    Source:
+        Peng et al. 2023, section 3.1.
+
+    >>> ntk_aware(4, 10_000.0, 2.0)
+    tensor([1.0000, 0.0050])
+    """
+    _check_even("d_rotary", d_rotary)
+    if d_rotary == 2:
+        raise ValueError("d_rotary must be at least 4: a single pair can't be both ends; it is 2.")
+    _check_above("base", base, 1)
+    _check_factor(factor)
+    return rope_frequencies(d_rotary, base * factor ** (d_rotary / (d_rotary - 2)))
+
+
+def yarn(
+    d_rotary: int,
+    base: float,
+    factor: float,
+    original_length: int,
+    beta_fast: float = 32.0,
+    beta_slow: float = 1.0,
+) -> Float[Tensor, " pairs"]:
+    """Pairs that turn often within the context are kept, those that turn less than once are interpolated.
+
+    frequencies · ((1 - ramp) + ramp / factor): ramp is 0 up to the pair that makes beta_fast turns over
+    original_length, 1 from the pair that makes beta_slow turns, and a straight line between.
+
+    Args:
+        d_rotary: Number of features that are turned; even.
+        base: The base of training.
+        factor: New context length over the one of training, at least 1.
+        original_length: Context length of training, in tokens.
+        beta_fast: Turns over the original length from which on a pair is kept.
+        beta_slow: Turns over the original length below which a pair is interpolated in full.
+
+    Raises:
+        ValueError: A size is odd or not positive, factor is below 1, or beta_fast is not above beta_slow.
+
+    Source:
+        Peng et al. 2023, sections 3.2 and 3.4. The other half of the method is `yarn_attention_factor`.
+
+    Differs from the paper:
+        The ramp is linear in the pair's number, between whole numbers, as in the authors' code; in the
+        text it is linear in the number of turns.
+
+    >>> yarn(8, 10_000.0, 4.0, 1024) / rope_frequencies(8)
+    tensor([1.0000, 0.7500, 0.5000, 0.2500])
+    """
+    frequencies = rope_frequencies(d_rotary, base)
+    _check_factor(factor)
+    _check_at_least("original_length", original_length, 1)
+    _check_above("beta_slow", beta_slow, 0)
+    if not beta_fast > beta_slow:
+        raise ValueError(
+            f"beta_fast must be above beta_slow: beta_fast={beta_fast}, beta_slow={beta_slow}. "
+            "Were the two swapped?"
+        )
+
+    def pair_with(turns: float) -> float:
+        """The number, with fractions, of the pair that makes so many turns over the original length."""
+        return d_rotary * math.log(original_length / (turns * math.tau)) / (2 * math.log(base))
+
+    kept = max(math.floor(pair_with(beta_fast)), 0)
+    full = min(math.ceil(pair_with(beta_slow)), d_rotary - 1)
+    pairs = torch.arange(len(frequencies), dtype=torch.float32, device="cpu")
+    # The authors' 0.001 makes a step where both ends fall on one number. It stands in for a negative width
+    # too, which would turn the ramp around: all pairs make more turns than beta_fast, or all too few.
+    ramp = ((pairs - kept) / max(full - kept, 0.001)).clamp(0, 1)
+    return frequencies * (1 - ramp) + frequencies / factor * ramp
+
+
+def yarn_attention_factor(factor: float) -> float:
+    """How much longer YaRN makes queries and keys, so that attention over more keys stays as sharp.
+
+    0.1 · ln(factor) + 1. The scores grow by its square. Given to `RotaryEmbedding` as attention_factor.
+
+    Args:
+        factor: New context length over the one of training, at least 1.
+
+    Raises:
+        ValueError: factor is below 1.
+
+    Source:
+        Peng et al. 2023, section 3.4.
+
+    >>> round(yarn_attention_factor(8.0), 4)
+    1.2079
+    """
+    _check_factor(factor)
+    return 0.1 * math.log(factor) + 1.0
+
+
+def llama3_frequencies(
+    frequencies: Float[Tensor, " pairs"],
+    factor: float = 8.0,
+    low: float = 1.0,
+    high: float = 4.0,
+    original_length: int = 8192,
+) -> Float[Tensor, " pairs"]:
+    """Llama 3.1's longer context: fast pairs are kept, slow ones interpolated, those between mixed.
+
+    frequencies · (kept + (1 - kept) / factor) with kept = (turns - low) / (high - low), held between 0 and
+    1, where turns = original_length · frequency / 2π is how often a pair turns over the original length.
+
+    Args:
+        frequencies: The model's own frequencies, radians per position.
+        factor: New context length over the one of training, at least 1 (8 in Llama 3.1, 32 in 3.2).
+        low: Turns up to which a pair is interpolated in full.
+        high: Turns from which on a pair is kept.
+        original_length: Context length of training, in tokens.
+
+    Raises:
+        ValueError: A number is not positive, factor is below 1, or high is not above low.
+
+    Source:
+        Meta's code of Llama 3.1 (llama-models, `apply_scaling`); no paper states it.
+
+    >>> llama3_frequencies(torch.tensor([1.0, 0.002, 0.0001])) / torch.tensor([1.0, 0.002, 0.0001])
+    tensor([1.0000, 0.5939, 0.1250])
+    """
+    _check_frequencies(frequencies)
+    _check_factor(factor)
+    _check_at_least("original_length", original_length, 1)
+    _check_above("low", low, 0)
+    if not high > low:
+        raise ValueError(
+            f"high must be above low: low={low}, high={high} turns. Were the two swapped?"
+        )
+    turns = original_length * frequencies / math.tau
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - kept) * frequencies / factor + kept * frequencies
+
+
+def interleaved_to_half(
+    weight: Float[Tensor, "rows ..."], num_heads: int
+) -> Float[Tensor, "rows ..."]:
+    """Reorders a query or key projection made for `rotate_interleaved`, to be used with `rotate_half`.
+
+    Row 2i of each head becomes row i, and row 2i + 1 becomes row i + d_head/2. With both projections
+    reordered all scores stay the same, because query · key doesn't depend on the features' order.
+
+    Args:
+        weight: The projection's weight (num_heads · d_head, d_model), or its bias. All features of the
+            heads are turned.
+        num_heads: Number of heads in it; for grouped keys the number of key heads.
+
+    Raises:
+        ValueError: The rows can't be split into num_heads heads of even width.
+
+    Source:
+        The two layouts: see `rotate_half` and `rotate_interleaved`.
+
+    >>> interleaved_to_half(torch.arange(8.0), 2)
+    tensor([0., 2., 1., 3., 4., 6., 5., 7.])
+    """
+    pairs = _check_heads(weight, num_heads)
+    return weight.unflatten(0, (num_heads, pairs, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def half_to_interleaved(
+    weight: Float[Tensor, "rows ..."], num_heads: int
+) -> Float[Tensor, "rows ..."]:
+    """Reorders a query or key projection made for `rotate_half`, to be used with `rotate_interleaved`.
+
+    Row i of each head becomes row 2i, and row i + d_head/2 becomes row 2i + 1: `interleaved_to_half` undone.
+
+    Args:
+        weight: The projection's weight (num_heads · d_head, d_model), or its bias. All features of the
+            heads are turned.
+        num_heads: Number of heads in it; for grouped keys the number of key heads.
+
+    Raises:
+        ValueError: The rows can't be split into num_heads heads of even width.
+
+    Source:
+        The two layouts: see `rotate_half` and `rotate_interleaved`.
+
+    >>> half_to_interleaved(torch.arange(8.0), 2)
+    tensor([0., 2., 1., 3., 4., 6., 5., 7.])
+    """
+    pairs = _check_heads(weight, num_heads)
+    return weight.unflatten(0, (num_heads, 2, pairs)).transpose(1, 2).flatten(0, 2)
+
+
+def alibi_slopes(
+    num_heads: int, *, device: torch.device | str | None = None
+) -> Float[Tensor, " {num_heads}"]:
+    """How fast each head's scores fall with distance: from steep to nearly flat.
+
+    Head h of n has 2^(-8h/n), h = 1 … n, when n is a power of two. Otherwise the largest power of two
+    below n gives its slopes, and the rest are every second one of twice as many heads.
+
+    Args:
+        num_heads: Number of heads.
+        device: Where the slopes are made.
+
+    Raises:
+        ValueError: num_heads is below 1.
+
+    Source:
+        Press et al. 2022, section 3; for other numbers the authors' code.
+
+    >>> alibi_slopes(3)
+    tensor([0.0625, 0.0039, 0.2500])
+    """
+    _check_at_least("num_heads", num_heads, 1)
+    whole = 2 ** (num_heads.bit_length() - 1)
+    steps = [8 * head / whole for head in range(1, whole + 1)]
+    steps += [4 * head / whole for head in range(1, 2 * (num_heads - whole), 2)]
+    return 2.0 ** -torch.tensor(steps, dtype=torch.float32, device=device)
+
+
+def alibi_bias(
+    num_heads: int, query_len: int, key_len: int, *, device: torch.device | str | None = None
+) -> Float[Tensor, "1 {num_heads} {query_len} {key_len}"]:
+    """A penalty on the scores that grows with the distance between query and key.
+
+    bias[0, h, i, j] = -slopes[h] · |i + key_len - query_len - j|. With fewer queries than keys, as when
+    earlier keys come from a cache, the queries are the last positions.
+
+    Args:
+        num_heads: Number of heads.
+        query_len: Number of queries.
+        key_len: Number of keys, at least query_len.
+        device: Where the bias is made.
+
+    Returns:
+        The bias in float32, for the argument `score_bias` of attention.
+
+    Raises:
+        ValueError: num_heads is below 1, a length is negative, or there are fewer keys than queries.
+
+    Source:
+        Press et al. 2022, section 3.
+
+    Differs from the paper:
+        Keys behind the query count too, by their distance. A causal mask hides them, as the paper does.
+
+    >>> alibi_bias(1, 2, 3)
+    tensor([[[[-0.0039,  0.0000, -0.0039],
+              [-0.0078, -0.0039,  0.0000]]]])
+    """
+    slopes = alibi_slopes(num_heads, device=device)
+    distance = _distances(query_len, key_len, device)
+    return (slopes[:, None, None] * -distance.abs())[None]
+
+
+def relative_position_bucket(
+    distance: Int[Tensor, "*shape"],
+    num_buckets: int = 32,
+    max_distance: int = 128,
+    *,
+    bidirectional: bool,
+) -> Int[Tensor, "*shape"]:
+    """Sorts distances into buckets: the near ones each have their own, far ones share, ever more of them.
+
+    Of n buckets the first n/2 hold one distance each; from there to max_distance a distance d goes to
+    n/2 + ⌊n/2 · ln(d / (n/2)) / ln(max_distance / (n/2))⌋, and all beyond to the last.
+
+    Args:
+        distance: Position of the key less that of the query, in tokens.
+        num_buckets: Number of buckets.
+        max_distance: Distance from which on all share the last bucket, in tokens.
+        bidirectional: Whether keys behind the query have a half of the buckets to themselves (an
+            encoder), or all share the bucket of distance 0 (a decoder, whose mask hides them).
+
+    Raises:
+        ValueError: distance doesn't hold integers, there are too few buckets, an odd number of them for
+            two directions, or max_distance is not beyond the buckets of single distances.
+
+    Source:
+        Raffel et al. 2020, section 2.1; the formula is that of the authors' code.
+
+    >>> relative_position_bucket(torch.tensor([-128, -20, -3, 0, 3]), bidirectional=True)
+    tensor([15, 10,  3,  0, 19])
+    """
+    _check_buckets(num_buckets, max_distance, bidirectional)
+    if not isinstance(distance, Tensor):
+        raise TypeError(
+            f"distance must be a tensor of integers; it is a {type(distance).__name__}. "
+            "Wrap it in torch.tensor(...)."
+        )
+    if not _is_whole(distance):
+        raise ValueError(f"distance must hold integers; it holds {distance.dtype}.")
+    if bidirectional:
+        num_buckets //= 2
+        first = (distance > 0) * num_buckets
+        distance = distance.abs()
+    else:
+        first = torch.zeros_like(distance)
+        distance = (-distance).clamp(min=0)
+    single = num_buckets // 2
+    # The clamp keeps log(0) away from distances that have a bucket of their own anyway.
+    times = distance.clamp(min=single).float() / single
+    share = torch.log(times) / math.log(max_distance / single)
+    far = single + (share * (num_buckets - single)).to(distance.dtype)
+    return first + torch.where(distance < single, distance, far.clamp(max=num_buckets - 1))
+
+
+class RelativePositionBias(nn.Module):
+    """A learned number for each head and bucket of distances, added to the scores (T5).
+
+    bias[0, h, i, j] = table[bucket(j - (i + key_len - query_len)), h]. All layers of a stack share one.
+
+    Args:
+        num_heads: Number of heads.
+        num_buckets: Number of buckets of distances.
+        max_distance: Distance from which on all share the last bucket, in tokens.
+        bidirectional: True for an encoder, False for a decoder; see `relative_position_bucket`.
+
+    Raises:
+        ValueError: num_heads is below 1, or the buckets don't fit; see `relative_position_bucket`.
+
+    Source:
+        Raffel et al. 2020, section 2.1.
+
+    >>> RelativePositionBias(num_heads=8, bidirectional=True)(2, 3).shape
+    torch.Size([1, 8, 2, 3])
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+        *,
+        bidirectional: bool,
+    ) -> None:
+        super().__init__()
+        _check_at_least("num_heads", num_heads, 1)
+        _check_buckets(num_buckets, max_distance, bidirectional)
+        self.table = nn.Embedding(num_buckets, num_heads)
+        self.num_buckets, self.max_distance = num_buckets, max_distance
+        self.bidirectional = bidirectional
+
+    def forward(
+        self, query_len: int, key_len: int
+    ) -> Float[Tensor, "1 heads {query_len} {key_len}"]:
+        """The bias for so many queries and keys; the queries are the last positions.
+
+        Args:
+            query_len: Number of queries.
+            key_len: Number of keys, at least query_len.
+
+        Raises:
+            ValueError: A length is negative, or there are fewer keys than queries.
+        """
+        buckets = relative_position_bucket(
+            _distances(query_len, key_len, self.table.weight.device),
+            self.num_buckets,
+            self.max_distance,
+            bidirectional=self.bidirectional,
+        )
+        bias: Tensor = self.table(buckets)  # (query, key, heads)
+        return bias.permute(2, 0, 1)[None]
+
+
+def _distances(query_len: int, key_len: int, device: torch.device | str | None) -> Tensor:
+    """Position of each key less that of each query, the queries being the last positions."""
+    _check_at_least("query_len", query_len, 0)
+    _check_at_least("key_len", key_len, 0)
+    if key_len < query_len:
+        raise ValueError(
+            f"there must be a key for each query: query_len={query_len}, key_len={key_len}. "
+            "Were the two swapped?"
+        )
+    keys = torch.arange(key_len, device=device)
+    return keys - keys[key_len - query_len :, None]
+
+
+def _check_at_least(name: str, number: int, least: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(
+            f"{name} must be a whole number; it is {number!r} ({type(number).__name__})."
+        )
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}; it is {number}.")
+
+
+def _check_even(name: str, number: int) -> None:
+    _check_at_least(name, number, 2)
+    if number % 2:
+        raise ValueError(f"{name} must be even, for features go in pairs; it is {number}.")
+
+
+def _check_above(name: str, number: float, bound: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise TypeError(f"{name} must be a number; it is {number!r} ({type(number).__name__}).")
+    if not bound < number < math.inf:
+        raise ValueError(f"{name} must be above {bound} and finite; it is {number}.")
+
+
+def _check_factor(factor: float) -> None:
+    _check_above("factor", factor, 0)
+    if factor < 1:
+        raise ValueError(
+            f"factor is the new length over the old one, at least 1; it is {factor}. "
+            f"Did you mean its inverse, {1 / factor:g}?"
+        )
+
+
+def _check_frequencies(frequencies: Tensor) -> None:
+    if not isinstance(frequencies, Tensor):
+        raise TypeError(
+            f"frequencies must be a torch.Tensor; it is a {type(frequencies).__name__}. "
+            "rope_frequencies(d_rotary) makes one."
+        )
+    if frequencies.dim() != 1 or frequencies.dtype != torch.float32 or len(frequencies) == 0:
+        raise ValueError(
+            "frequencies must be a row of float32, one for each pair of features; it has shape "
+            f"{tuple(frequencies.shape)} and holds {frequencies.dtype}."
+        )
+
+
+def _check_features(x: Tensor, d_rotary: int) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor; it is a {type(x).__name__}.")
+    if not x.is_floating_point():
+        raise ValueError(f"x must hold floating-point numbers; it holds {x.dtype}.")
+    if x.dim() < 2 or x.shape[-1] < d_rotary:
+        raise ValueError(
+            f"x must have the axes (…, positions, features) with at least {d_rotary} features, the "
+            f"number that are turned; its shape is {tuple(x.shape)}."
+        )
+
+
+def _check_positions(positions: Tensor, x: Tensor) -> None:
+    if not _is_whole(positions):
+        raise ValueError(f"positions must hold integers; it holds {positions.dtype}.")
+    fitting = [x.shape[-2:-1], x.shape[:1] + x.shape[-2:-1], torch.Size([1, x.shape[-2]])]
+    if positions.shape not in fitting[: 3 if x.dim() > 2 else 1]:
+        raise ValueError(
+            "positions must have the shape (seq,) or (batch, seq), to go with x of shape "
+            f"{tuple(x.shape)}; its shape is {tuple(positions.shape)}."
+        )
+    if positions.device != x.device:
+        raise ValueError(
+            f"all inputs must be on one device: positions is on {positions.device}, x on {x.device}."
+        )
+
+
+def _check_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    if cos.shape != sin.shape or x.shape[-1] != 2 * cos.shape[-1]:
+        raise ValueError(
+            "there must be a cosine and a sine for each pair of features: x has shape "
+            f"{tuple(x.shape)}, cos {tuple(cos.shape)}, sin {tuple(sin.shape)}."
+        )
+
+
+def _check_heads(weight: Tensor, num_heads: int) -> int:
+    """The number of pairs of features in each head."""
+    _check_at_least("num_heads", num_heads, 1)
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a torch.Tensor; it is a {type(weight).__name__}.")
+    if weight.dim() == 0 or weight.shape[0] % (2 * num_heads):
+        raise ValueError(
+            f"the rows of weight must make {num_heads} heads of even width; its shape is "
+            f"{tuple(weight.shape)}."
+        )
+    return weight.shape[0] // (2 * num_heads)
+
+
+def _check_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -> None:
+    directions = 2 if bidirectional else 1
+    _check_at_least("num_buckets", num_buckets, 2 * directions)
+    if num_buckets % directions:
+        raise ValueError(
+            f"num_buckets must be even, a half for each direction; it is {num_buckets}."
+        )
+    _check_at_least("max_distance", max_distance, num_buckets // directions // 2 + 1)
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
