@@ -6,6 +6,9 @@ PORT ?= 8888
 BROWSER ?= yes
 TORCH_INDEX ?=
 
+# Some images set it; then every process would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
