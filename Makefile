@@ -36,8 +36,8 @@ lab: $(VENV)/course.stamp ## install what is missing, copy the exercises to work
 test: $(VENV)/test.stamp ## install what is missing and check everything: code, exercises, every notebook, a real browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@# mypy works while the browser tests, which come first, mostly wait.
+	$(BIN)/mypy & mypy=$$!; $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder && wait $$mypy
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=180 \
 		--nbval-sanitize-with=tests/notebooks/sanitize.cfg -n 2 --dist loadfile notebooks solutions exercises
 

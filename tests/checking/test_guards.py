@@ -4,13 +4,17 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from transformer_lab.checking import CheckFailedError, Result, check, hint
+from transformer_lab.checking.engine import examine
+from transformer_lab.checking.exercise import Exercise
 from transformer_lab.checking.limits import TimeLimitReached, call_within
+from transformer_lab.checking.registry import find
 
 total = 3.0  # what a notebook's global is to an answer
 
@@ -125,8 +129,6 @@ def built_in(x, dim=-1):
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (endless, "still running after 4 seconds"),
-        (endless_and_stubborn, "still running after 4 seconds"),
         (leaves, "called exit()"),
         (never_returns, "calls itself without end"),
         (raises, "raised AttributeError: 'Tensor' object has no attribute 'no_such_thing'."),
@@ -156,6 +158,20 @@ def test_answer_is_diagnosed(answer, says):
     result = check(answer, "softmax")
     assert result.status == "fail"
     assert says in result.diagnosis, str(result)
+
+
+def impatient(exercise: Exercise) -> Exercise:
+    """The same exercise with half a second for each probe."""
+    probes = tuple(replace(probe, seconds=0.5) for probe in exercise.probes)
+    return replace(exercise, probes=probes)
+
+
+@pytest.mark.parametrize("answer", [endless, endless_and_stubborn])
+def test_endless_loop_is_stopped_after_the_first_probe(answer):
+    start = time.monotonic()
+    result = examine(answer, impatient(find("softmax")))
+    assert "It was still running after 0.5 seconds and was stopped" in result.diagnosis
+    assert time.monotonic() - start < 4
 
 
 def unwritten(x, dim=-1):
@@ -224,7 +240,7 @@ def test_check_leaves_no_trace():
         return torch.rand_like(x)
 
     check(draws, "softmax")
-    check(endless_and_stubborn, "softmax")
+    examine(endless_and_stubborn, impatient(find("softmax")))
     assert torch.equal(state, torch.random.get_rng_state())
     assert signal.getsignal(signal.SIGALRM) is handler
     assert sys.gettrace() is tracer

@@ -102,7 +102,7 @@ def _global_names(code: CodeType) -> Iterator[str]:
 def _error(exercise: Exercise, probe: Probe, error: BaseException) -> str:
     if isinstance(error, TimeLimitReached):
         return (
-            f"It was still running after {probe.seconds:.0f} seconds and was stopped: "
+            f"It was still running after {probe.seconds:g} seconds and was stopped: "
             "look for a loop whose condition never becomes false."
         )
     if isinstance(error, SystemExit):
