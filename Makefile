@@ -36,10 +36,10 @@ lab: $(VENV)/course.stamp ## install what is missing, copy the exercises to work
 test: $(VENV)/test.stamp ## install what is missing and check everything: code, exercises, every notebook, a real browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# mypy works while the browser tests, which come first, mostly wait.
-	$(BIN)/mypy & mypy=$$!; $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder && wait $$mypy
-	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=180 \
-		--nbval-sanitize-with=tests/notebooks/sanitize.cfg -n 2 --dist loadfile notebooks solutions exercises
+	@# mypy works beside the tests, which often wait: for a kernel, for the browser.
+	$(BIN)/mypy & mypy=$$!; $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		--nbval --nbval-current-env --nbval-cell-timeout=180 --nbval-sanitize-with=tests/notebooks/sanitize.cfg \
+		tests/browser notebooks solutions exercises tests transformer_lab && wait $$mypy
 
 notebooks: $(VENV)/test.stamp ## rebuild the notebooks that changed (ONLY=05: that lesson; ALL=yes: all)
 	$(BIN)/python -m tools.build $(if $(ONLY),--only $(ONLY)) $(if $(ALL),--all)
@@ -47,14 +47,14 @@ notebooks: $(VENV)/test.stamp ## rebuild the notebooks that changed (ONLY=05: th
 clean: ## remove what was installed and cached; work/ stays
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-# torch comes first and by itself, so that TORCH_INDEX holds for nothing else. --no-compile: Python
+# With TORCH_INDEX torch comes first and by itself, so that it holds for nothing else. --no-compile: Python
 # compiles what is imported when it is first imported, a small part of what is installed. The
 # overrides keep JupyterLab from asking for news: the course needs no network.
 define install
 	$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else \
 		'Python 3.10 to 3.13 is needed; this is %d.%d. Choose another: make lab PYTHON=python3.11' % v[:2])"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(if $(TORCH_INDEX),$(PIP_INSTALL) --index-url $(TORCH_INDEX) torch)
 	$(PIP_INSTALL) --editable '.$(1)'
 	mkdir -p $(VENV)/share/jupyter/lab/settings
 	cp tools/jupyterlab_overrides.json $(VENV)/share/jupyter/lab/settings/overrides.json
