@@ -1,6 +1,8 @@
 """Every exercise: the reference passes, each wrong answer gets its own diagnosis, alternatives pass."""
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from transformer_lab.checking.diagnosis import parameters
 from transformer_lab.checking.engine import examine
@@ -41,12 +43,39 @@ def test_exercise_is_complete(exercise: Exercise) -> None:
     assert len(set(exercise.hints)) == 3
 
 
-@pytest.mark.parametrize("exercise", ALL, ids=lambda exercise: exercise.name)
-def test_built_in_is_seen(exercise: Exercise) -> None:
-    if not exercise.built_ins:
-        pytest.skip("nothing is forbidden in this exercise")
-    result = examine(exercise.reference, exercise)
-    assert result.status in ("pass", "fail")
+def attention_by_torch(q, k, v, mask=None):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+    return F.scaled_dot_product_attention(q, k, v, mask), scores.softmax(-1)
+
+
+def backward_by_torch(q, k, v, grad_out):
+    inputs = [each.clone().requires_grad_() for each in (q, k, v)]
+    weights = (inputs[0] @ inputs[1].mT / q.shape[-1] ** 0.5).softmax(-1)
+    return torch.autograd.grad(weights @ inputs[2], inputs, grad_out)
+
+
+BY_TORCH = {
+    "softmax": lambda x, dim=-1: F.softmax(x, dim),
+    "log_softmax": lambda x, dim=-1: x.log_softmax(dim),
+    "cross_entropy": lambda logits, targets, ignore_index=-100: F.cross_entropy(
+        logits, targets, ignore_index=ignore_index
+    ),
+    "entropy": lambda probs: torch.special.entr(probs).sum(-1),
+    "attention": attention_by_torch,
+    "attention_backward": backward_by_torch,
+}
+
+
+def test_each_forbidden_built_in_is_tried_below():
+    assert set(BY_TORCH) == {exercise.name for exercise in ALL if exercise.built_ins}
+
+
+@pytest.mark.parametrize("name", BY_TORCH)
+def test_built_in_is_seen(name: str) -> None:
+    result = examine(BY_TORCH[name], exercises()[name])
+    assert result.status == "fail", result
+    assert "torch" in result.diagnosis or "autograd" in result.diagnosis, result
 
 
 def test_the_course_is_large_enough() -> None:

@@ -1,6 +1,7 @@
 """The two functions that a learner calls."""
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 from transformer_lab.checking.diagnosis import data_globals, diagnose, example
@@ -151,11 +152,18 @@ def _known_wrong_answer(
     """
     first = next(i for i, probe in enumerate(exercise.probes) if probe is failures[0][0])
     tried = exercise.probes[: len(outcomes)]
-    best, most = None, (len(tried) - 1) // 2
+    # Where nothing is wrong but a forbidden function, only an answer that uses it too is the same.
+    only_built_ins = all(
+        _is_right(replace(each, built_ins=()), expected) for _, expected, each in failures
+    )
+    best, most = None, len(tried) - 1 if only_built_ins else (len(tried) - 1) // 2
     for wrong in exercise.wrong_answers:
 
         def does_the_same(i: int, wrong: Wrong = wrong) -> bool:
-            return outcomes[i].same_as(run(wrong.answer, tried[i], exercise.built_ins))
+            theirs = run(wrong.answer, tried[i], exercise.built_ins)
+            if only_built_ins and outcomes[i].built_ins != theirs.built_ins:
+                return False
+            return outcomes[i].same_as(theirs)
 
         if does_the_same(first) and (agreeing := sum(map(does_the_same, range(len(tried))))) > most:
             best, most = wrong, agreeing
