@@ -117,16 +117,6 @@ class Workspace:
         return self.root / "exercises"
 
     @property
-    def solutions(self) -> Path:
-        """The folder of the solutions."""
-        return self.root / "solutions"
-
-    @property
-    def notebooks(self) -> Path:
-        """The folder of the lessons."""
-        return self.root / "notebooks"
-
-    @property
     def work(self) -> Path:
         """The learner's own folder."""
         return self.root / "work"
