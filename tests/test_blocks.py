@@ -102,7 +102,9 @@ def test_a_sublayer_that_changes_the_shape_is_not_broadcast(wrapper):
         ValueError, match=r"keep the shape of x, \(1, 1, 3\); it returned \(1, 1, 1\)"
     ):
         wrapper(X, lambda x: x[..., :1])
-    with pytest.raises(TypeError, match=r"must return a torch\.Tensor; it returned a tuple"):
+    with pytest.raises(
+        TypeError, match=r"a sublayer returns must be a torch\.Tensor; it is a tuple"
+    ):
         wrapper(X, lambda x: (x, None))
 
 
@@ -181,8 +183,8 @@ def test_decoder_block_asks_the_memory_in_between():
     attention, cross = Attend(2), Attend(4)
     factors = iter((3, 5, 7))
     block = DecoderBlock(attention, cross, Scale(6), lambda: PostNorm(Scale(next(factors))))
-    memory, mask, cross_cache = torch.ones(1, 1, 3), torch.ones(1, 1, 1, 1).bool(), object()
-    out = block(X, memory, memory_mask=mask, cross_cache=cross_cache, mask="own", positions="own")
+    memory, mask = torch.ones(1, 1, 3), torch.ones(1, 1, 1, 1).bool()
+    out = block(X, memory, memory_mask=mask, mask="own", positions="own")
     h = 3 * (X + 2 * X)
     expected = 7 * (1 + 6) * 5 * (h + 4 * h + memory)
     torch.testing.assert_close(out, expected)
@@ -191,7 +193,7 @@ def test_decoder_block_asks_the_memory_in_between():
     assert named == {"mask": "own", "positions": "own"}
     ((_, (handed,), named),) = cross.calls
     assert handed is memory
-    assert named == {"mask": mask, "cache": cross_cache}
+    assert named == {"mask": mask}
     block.cross_attention.calls.clear()
     factors_of = (
         block.attention_residual,
@@ -200,7 +202,7 @@ def test_decoder_block_asks_the_memory_in_between():
     )
     assert [each.norm.factor for each in factors_of] == [3, 5, 7]
     block(X, memory)
-    assert cross.calls[0][2] == {"mask": None, "cache": None}
+    assert cross.calls[0][2] == {"mask": None}
 
 
 class TorchAttention(nn.Module):

@@ -48,6 +48,14 @@ def test_rows_can_change_places():
     assert torch.equal(keys[:, :, :4], key.flip(0))
 
 
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("rows", [[0], [0, 2], [-1, 0], [[0, 1]], [0.0, 1.0], [True, False]])
+def test_rows_that_are_not_there(rows):
+    cache = KVCache(2, 9, 3, 4)
+    with pytest.raises(ValueError, match="rows must"):
+        cache.select(torch.tensor(rows))
+
+
 def test_lives_where_it_is_told():
     cache = KVCache(2, 9, 3, 4, dtype=torch.bfloat16, device="meta")
     keys, _ = cache.append(*(each.to("meta", torch.bfloat16) for each in new(length=4, seed=0)))

@@ -248,12 +248,15 @@ def test_parameters_are_four_matrices():
     [
         (lambda: made(d_model=10), "d_model must be a multiple of num_heads; they are 10 and 4"),
         (lambda: made(num_kv_heads=3), "multiple of num_kv_heads.* 4 and 3"),
-        (lambda: made(num_heads=0), "at least 1; they are d_model=12, num_heads=0"),
+        (lambda: made(num_heads=0), "num_heads must be at least 1; it is 0"),
         (
             lambda: made()(tokens(2, 5, 12), mask=torch.ones(2, 5).bool()),
             "as many axes as the scores",
         ),
-        (lambda: made()(tokens(2, 5, 12), tokens(1, 5, 12)), "same leading axes"),
+        (
+            lambda: made()(tokens(2, 5, 12), tokens(1, 5, 12)),
+            "as many sequences as x; they have 1 and 2",
+        ),
         (lambda: token_mask(torch.ones(2, 5)), "must be boolean .* torch.float32"),
         (lambda: token_mask(torch.ones(2).bool()), r"axes \(batch, key\)"),
     ],

@@ -13,17 +13,18 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(transformer_lab.__file__).parent
 
 # Which modules of the package each may import. A folder stands for all that is in it.
-BLOCKS = {"attention", "blocks", "cache", "feedforward", "masks", "norms", "positions"}
+BLOCKS = {"attention", "blocks", "cache", "checks", "feedforward", "masks", "norms", "positions"}
 ARROWS = {
     "accounting": set(),
     "architecture": set(),
-    "attention": {"cache", "masks"},
-    "blocks": set(),
-    "cache": set(),
-    "feedforward": set(),
-    "masks": set(),
-    "norms": set(),
-    "positions": set(),
+    "attention": {"cache", "checks", "masks"},
+    "blocks": {"cache", "checks"},
+    "cache": {"checks"},
+    "checks": set(),
+    "feedforward": {"checks"},
+    "masks": {"checks"},
+    "norms": {"checks"},
+    "positions": {"checks"},
     "models": BLOCKS | {"models"},
     "convert": {"feedforward", "models", "positions"},
     "plots": set(),
@@ -35,7 +36,12 @@ ARROWS = {
     "cli": {"checking", "doctor", "progress", "running", "workspace"},
     "__init__": set(),
 }
-LEARNING = (*sorted(BLOCKS), "accounting", "architecture", "plots")  # what lessons are built on
+LEARNING = (
+    *sorted(BLOCKS - {"checks"}),
+    "accounting",
+    "architecture",
+    "plots",
+)  # what lessons are built on
 
 
 def modules() -> list[Path]:

@@ -81,8 +81,8 @@ def is_stale(planned: Planned, root: Path = ROOT) -> bool:
 def build(planned: Planned, root: Path = ROOT) -> float:
     """Run a notebook, clean what it gave, and write it. Returns the seconds it ran.
 
-    Raises:
-        BuildError: A cell failed, an exercise isn't answered as it should be, or it took too long.
+    Raises: BuildError if a cell failed, an exercise isn't answered as it should be, or it took too
+        long.
     """
     notebook, folder = planned.notebook, root / planned.path.parent
     folder.mkdir(exist_ok=True)

@@ -57,8 +57,8 @@ def plan(root: Path = ROOT, only: str = "") -> list[Planned]:
         root: The checkout.
         only: Start of a lesson's name, such as "05"; all when empty.
 
-    Raises:
-        SourceError: A text is malformed, two lessons have one number, or two exercises one name.
+    Raises: SourceError if a text is malformed, two lessons have one number, or two exercises one
+        name.
     """
     sources = sorted((root / "lessons").glob("*.md"))
     _check_names(sources)
@@ -103,8 +103,7 @@ def read(source: Path) -> list[Planned]:
 def with_solution(code: str, where: str) -> str:
     """Take out the markers and leave what stands between them.
 
-    Raises:
-        SourceError: The markers are not in pairs.
+    Raises: SourceError if the markers are not in pairs.
     """
     _check_markers(code, where)
     return "\n".join(line for line in code.splitlines() if line.strip() not in (BEGIN, END))
@@ -113,8 +112,7 @@ def with_solution(code: str, where: str) -> str:
 def without_solution(code: str, where: str) -> str:
     """Put a stub in place of each solution.
 
-    Raises:
-        SourceError: The markers are not in pairs.
+    Raises: SourceError if the markers are not in pairs.
     """
     _check_markers(code, where)
     kept: list[str] = []

@@ -26,12 +26,8 @@ def on_meta(make: Callable[[], AnyModule]) -> AnyModule:
     Args:
         make: Builds the model; called once, with no argument.
 
-    Returns:
-        The model, on the meta device: it can be counted, not run on numbers.
-
-    Raises:
-        TypeError: make returns no module.
-        ValueError: make puts weights elsewhere.
+    Returns: The model, on the meta device: it can be counted, not run on numbers.
+    Raises: TypeError if make returns no module; ValueError if make puts weights elsewhere.
 
     >>> model = on_meta(lambda: nn.Linear(1_000_000, 1_000_000, bias=False))
     >>> count_parameters(model)
@@ -60,8 +56,7 @@ def count_parameters(model: nn.Module) -> int:
     Args:
         model: Any module, on any device.
 
-    Raises:
-        TypeError: model is no module.
+    Raises: TypeError if model is no module.
 
     >>> count_parameters(nn.Linear(2, 3))
     9
@@ -82,11 +77,8 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
     Args:
         model: Any module, on any device.
 
-    Returns:
-        Parameters of each of `PARTS`. They add up to `count_parameters(model)`.
-
-    Raises:
-        TypeError: model is no module.
+    Returns: Parameters of each of `PARTS`. They add up to `count_parameters(model)`.
+    Raises: TypeError if model is no module.
 
     >>> parameters_by_part(nn.ModuleDict({"embedding": nn.Embedding(5, 2), "norm": nn.LayerNorm(2)}))
     {'embeddings': 10, 'attention': 0, 'feed-forward': 0, 'norms': 4, 'head': 0, 'other': 0}
@@ -115,8 +107,7 @@ def forward_flops(model: nn.Module, *inputs: Any, **named: Any) -> int:
         inputs: What the model is called with, on any device.
         named: Keyword arguments of that call.
 
-    Raises:
-        TypeError: model is no module.
+    Raises: TypeError if model is no module.
 
     >>> forward_flops(nn.Linear(3, 4), torch.zeros(5, 3))
     120
@@ -141,8 +132,7 @@ def training_flops(model: nn.Module, *inputs: Any, **named: Any) -> int:
         inputs: What the model is called with, on any device.
         named: Keyword arguments of that call.
 
-    Raises:
-        TypeError: model is no module.
+    Raises: TypeError if model is no module.
 
     >>> training_flops(nn.Sequential(nn.Embedding(9, 3), nn.Linear(3, 4)), torch.tensor([1, 2]))
     144
@@ -186,17 +176,11 @@ def transformer_flops(
         past: Tokens in the cache, whose keys and values are not computed again.
         batch: Sequences.
 
-    Returns:
-        FLOPs of projections, scores, values, feed-forward and head.
-
-    Raises:
-        ValueError: A size is too small, or the heads don't divide as they must.
-
-    Source:
-        Kaplan et al. 2020, table 1, which leaves out the norms and the like too.
-
-    Differs from the paper:
-        Counts both products of attention, QKᵀ and weights · V; the paper's row "Mask" has half of that.
+    Returns: FLOPs of projections, scores, values, feed-forward and head.
+    Raises: ValueError if a size is too small, or the heads don't divide as they must.
+    Source: Kaplan et al. 2020, table 1, which leaves out the norms and the like too.
+    Differs: Counts both products of attention, QKᵀ and weights · V; the paper's row "Mask" has half
+        of that.
 
     >>> flops = transformer_flops(num_layers=1, d_model=4, num_heads=1, d_ff=8, length=2)
     >>> flops
@@ -248,11 +232,8 @@ def six_n_d(parameters: int, tokens: int) -> int:
         parameters: N, all parameters of the model.
         tokens: D, all tokens that it is trained on, repeated ones as often as they are seen.
 
-    Raises:
-        ValueError: A number is below 1.
-
-    Source:
-        Kaplan et al. 2020, section 2.1, with N the parameters outside the embeddings.
+    Raises: ValueError if a number is below 1.
+    Source: Kaplan et al. 2020, section 2.1, with N the parameters outside the embeddings.
 
     >>> six_n_d(6_738_415_616, 10**12)
     40430493696000000000000
@@ -281,14 +262,9 @@ def kv_cache_bytes(
         batch: Sequences.
         bytes_per_number: 2 in half precision, 4 in float32, 1 with 8 bits.
 
-    Returns:
-        The bytes.
-
-    Raises:
-        ValueError: A size is below 1.
-
-    Source:
-        Shazeer 2019, section 2.4.1, for why it is what limits decoding.
+    Returns: The bytes.
+    Raises: ValueError if a size is below 1.
+    Source: Shazeer 2019, section 2.4.1, for why it is what limits decoding.
 
     >>> kv_cache_bytes(num_layers=32, num_kv_heads=32, d_head=128, length=1)  # LLaMA-2-7B
     524288
@@ -312,12 +288,9 @@ def activation_bytes(model: nn.Module, *inputs: Any, **named: Any) -> int:
         inputs: What the model is called with.
         named: Keyword arguments of that call.
 
-    Returns:
-        The bytes, for the kernels of the device that the model is on. On the meta device attention is
-        the readable one, which keeps its n² weights; a fused kernel does not.
-
-    Raises:
-        TypeError: model is no module.
+    Returns: The bytes, for the kernels of the device that the model is on. On the meta device
+        attention is the readable one, which keeps its n² weights; a fused kernel does not.
+    Raises: TypeError if model is no module.
 
     >>> activation_bytes(nn.Linear(3, 4), torch.zeros(5, 3))  # the input, for the weight's gradient
     60
@@ -347,18 +320,11 @@ def training_bytes(parameters: int, bytes_per_number: int = 4) -> dict[str, int]
         parameters: Trained parameters.
         bytes_per_number: Of weights and gradients: 4 in float32, 2 in mixed precision.
 
-    Returns:
-        Bytes of the weights, the gradients, both moments and the master copy.
-
-    Raises:
-        ValueError: There are no parameters, or bytes_per_number is neither 2 nor 4.
-
-    Source:
-        Rajbhandari et al. 2020 (ZeRO), section 3.1; Micikevicius et al. 2018, section 3.1.
-
-    Differs from the paper:
-        torch's autocast keeps the weights and gradients in float32 and makes half-precision copies as
-        it needs them.
+    Returns: Bytes of the weights, the gradients, both moments and the master copy.
+    Raises: ValueError if there are no parameters, or bytes_per_number is neither 2 nor 4.
+    Source: Rajbhandari et al. 2020 (ZeRO), section 3.1; Micikevicius et al. 2018, section 3.1.
+    Differs: torch's autocast keeps the weights and gradients in float32 and makes half-precision
+        copies as it needs them.
 
     >>> sum(training_bytes(7_000_000_000, bytes_per_number=2).values())
     112000000000

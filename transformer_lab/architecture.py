@@ -46,10 +46,8 @@ def draw_architecture(
         title: Title of the picture; the model's class and its number of parameters when None.
         ax: Where to draw; a figure of its own when None.
 
-    Raises:
-        TypeError: model is no module.
-        ValueError: It has no such blocks, or a wiring that is none of PreNorm, PostNorm, SandwichNorm and
-            DeepNorm.
+    Raises: TypeError if model is no module; ValueError if it has no such blocks, or a wiring that
+        is none of PreNorm, PostNorm, SandwichNorm and DeepNorm.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module; it is a {type(model).__name__}.")

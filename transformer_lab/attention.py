@@ -1,26 +1,40 @@
 """Scaled dot-product attention and multi-head attention (Vaswani et al. 2017, section 3.2)."""
 
 import math
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transformer_lab.cache import KVCache
+from transformer_lab.cache import KeysValues, KVCache
+from transformer_lab.checks import (
+    check_device,
+    check_features,
+    check_floating,
+    check_probability,
+    check_tensor,
+    check_whole,
+)
 from transformer_lab.masks import CausalMask
+
+# With size 1 where they are the same for all: True = may attend; what is added to the scaled scores.
+Mask: TypeAlias = Bool[Tensor, "*#batch #query #key"] | None
+ScoreBias: TypeAlias = Float[Tensor, "*#batch #query #key"] | None
 
 
 def attention_weights(
     query: Float[Tensor, "*batch query d_key"],
     key: Float[Tensor, "*batch key d_key"],
-    mask: Bool[Tensor, "*#batch #query #key"] | None = None,
-    score_bias: Float[Tensor, "*#batch #query #key"] | None = None,
+    mask: Mask = None,
+    score_bias: ScoreBias = None,
     scale: float | None = None,
 ) -> Float[Tensor, "*batch query key"]:
     """How much each query attends to each key: every row is non-negative and sums to 1.
 
-    weights = softmax(query keyᵀ · scale + score_bias), taken over the keys that the mask allows.
+    weights = softmax(query keyᵀ · scale + score_bias), taken over the keys that the mask allows. The row
+    of a query that may attend to nothing is zero.
 
     Args:
         query: What each position looks for.
@@ -29,19 +43,13 @@ def attention_weights(
         score_bias: Added to the scaled scores (ALiBi, T5's relative positions). Axes as for the mask.
         scale: Factor of the scores; 1/√d_key when None.
 
-    Returns:
-        The weights. The row of a query that may attend to nothing is zero.
-
-    Raises:
-        ValueError: Shapes, dtypes or devices don't fit together.
-
-    Source:
-        Vaswani et al. 2017, equation 1, the part before the product with V.
+    Raises: ValueError if shapes, dtypes or devices don't fit together.
+    Source: Vaswani et al. 2017, equation 1, the part before the product with V.
 
     >>> attention_weights(torch.zeros(1, 4), torch.zeros(2, 4))
     tensor([[0.5000, 0.5000]])
     """
-    _check_query_and_key(query, key)
+    _check_pair(query, key)
     _check_mask_and_bias(query, key, mask, score_bias)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = query @ key.mT * scale
@@ -60,8 +68,8 @@ def scaled_dot_product_attention(
     query: Float[Tensor, "*batch query d_key"],
     key: Float[Tensor, "*batch key d_key"],
     value: Float[Tensor, "*batch key d_value"],
-    mask: Bool[Tensor, "*#batch #query #key"] | None = None,
-    score_bias: Float[Tensor, "*#batch #query #key"] | None = None,
+    mask: Mask = None,
+    score_bias: ScoreBias = None,
     scale: float | None = None,
     *,
     dropout: float = 0.0,
@@ -70,7 +78,7 @@ def scaled_dot_product_attention(
 
     output = softmax(query keyᵀ · scale + score_bias) value. Calls torch's own function, which takes a
     fused kernel where there is one; that never stores the weights. Who wants to look at them calls
-    `attention_weights`.
+    `attention_weights`. The output of a query that may attend to nothing is zero.
 
     Args:
         query: What each position looks for.
@@ -81,33 +89,18 @@ def scaled_dot_product_attention(
         scale: Factor of the scores; 1/√d_key when None.
         dropout: Probability with which a weight is set to zero, the others growing to make up for it.
 
-    Returns:
-        The outputs. That of a query that may attend to nothing is zero.
-
-    Raises:
-        ValueError: Shapes, dtypes or devices don't fit together.
-
-    Source:
-        Vaswani et al. 2017, equation 1.
+    Raises: ValueError if shapes, dtypes or devices don't fit together.
+    Source: Vaswani et al. 2017, equation 1.
 
     >>> value = torch.tensor([[1.0], [3.0]])
     >>> scaled_dot_product_attention(torch.zeros(1, 4), torch.zeros(2, 4), value)
     tensor([[2.]])
     """
-    _check_query_and_key(query, key)
+    _check_pair(query, key)
     _check_value(key, value)
     _check_mask_and_bias(query, key, mask, score_bias)
-    is_causal = False
-    if isinstance(mask, CausalMask):
-        queries, keys = mask.shape[-2:]
-        # torch's triangle starts in the corner top left, ours ends bottom right: one and the same
-        # for a square. A single query is the last position, and sees everything.
-        is_causal = queries == keys and score_bias is None
-        mask = None if is_causal or queries == 1 else mask.dense()
-    bias = mask
-    if score_bias is not None:
-        bias = score_bias if mask is None else score_bias.masked_fill(~mask, float("-inf"))
-    return F.scaled_dot_product_attention(query, key, value, bias, dropout, is_causal, scale=scale)
+    check_probability("dropout", dropout)
+    return _fused(query, key, value, mask, score_bias, scale, dropout)
 
 
 class MultiHeadAttention(nn.Module):
@@ -128,11 +121,8 @@ class MultiHeadAttention(nn.Module):
         scale: Factor of the scores; 1/√d_head when None.
         dropout: Probability of dropping an attention weight while training.
 
-    Raises:
-        ValueError: The heads don't divide as they must.
-
-    Source:
-        Vaswani et al. 2017, section 3.2.2; Shazeer 2019 (multi-query); Ainslie et al. 2023 (grouped).
+    Raises: ValueError if the heads don't divide as they must.
+    Source: Vaswani et al. 2017, section 3.2.2; Shazeer 2019 (multi-query); Ainslie et al. 2023 (grouped).
     """
 
     def __init__(
@@ -150,105 +140,148 @@ class MultiHeadAttention(nn.Module):
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if min(d_model, num_heads, num_kv_heads) < 1:
-            raise ValueError(
-                f"sizes must be at least 1; they are d_model={d_model}, num_heads={num_heads}, "
-                f"num_kv_heads={num_kv_heads}."
-            )
+        check_whole("d_model", d_model)
+        check_whole("num_heads", num_heads)
+        check_whole("num_kv_heads", num_kv_heads)
+        check_probability("dropout", dropout)
         if num_heads % num_kv_heads:
             raise ValueError(
                 f"num_heads must be a multiple of num_kv_heads, so that each serves as many query heads; "
                 f"they are {num_heads} and {num_kv_heads}."
             )
-        if d_head is None:
-            if d_model % num_heads:
-                raise ValueError(
-                    f"d_model must be a multiple of num_heads; they are {d_model} and {num_heads}. "
-                    "Or give d_head."
-                )
-            d_head = d_model // num_heads
-        self.d_head, self.group_size = d_head, num_heads // num_kv_heads
+        if d_head is None and d_model % num_heads:
+            raise ValueError(
+                f"d_model must be a multiple of num_heads; they are {d_model} and {num_heads}. "
+                "Or give d_head."
+            )
+        self.d_head = d_model // num_heads if d_head is None else d_head
+        check_whole("d_head", self.d_head)
         self.scale, self.dropout, self.rotary = scale, dropout, rotary
-        self.query_proj = nn.Linear(d_model, num_heads * d_head, bias=qkv_bias)
-        self.key_proj = nn.Linear(d_model, num_kv_heads * d_head, bias=qkv_bias)
-        self.value_proj = nn.Linear(d_model, num_kv_heads * d_head, bias=qkv_bias)
-        self.out_proj = nn.Linear(num_heads * d_head, d_model, bias=out_bias)
+        self.query_proj = nn.Linear(d_model, num_heads * self.d_head, bias=qkv_bias)
+        self.key_proj = nn.Linear(d_model, num_kv_heads * self.d_head, bias=qkv_bias)
+        self.value_proj = nn.Linear(d_model, num_kv_heads * self.d_head, bias=qkv_bias)
+        self.out_proj = nn.Linear(num_heads * self.d_head, d_model, bias=out_bias)
 
     def forward(
         self,
         x: Float[Tensor, "batch query d_model"],
-        memory: Float[Tensor, "batch key d_model"] | None = None,
+        memory: Float[Tensor, "batch key d_model"] | KeysValues | None = None,
         *,
-        mask: Bool[Tensor, "#batch #heads #query #all"] | None = None,
-        score_bias: Float[Tensor, "#batch #heads #query #all"] | None = None,
-        positions: Int[Tensor, "*#batch query"] | None = None,
+        mask: Mask = None,
+        score_bias: ScoreBias = None,
+        positions: Int[Tensor, "*rows query"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch query d_model"]:
         """Let each position gather from others.
 
         Args:
             x: The positions that ask.
-            memory: The positions that are asked (cross-attention); x itself when None.
+            memory: The positions that are asked (cross-attention), or their keys and values, from
+                `keys_values`; x itself when None.
             mask: True = may attend, over all keys, those in the cache included.
             score_bias: Added to the scaled scores, over all keys.
             positions: Where the positions of x stand in their sequence, for RoPE; counted on from
                 what the cache holds when None.
             cache: Keeps keys and values from call to call; new ones are added to it.
 
-        Raises:
-            ValueError: Shapes, dtypes or devices don't fit together.
+        Raises: ValueError if shapes, dtypes or devices don't fit together.
         """
         query, key, value = self._project(x, memory, positions, cache)
-        out = scaled_dot_product_attention(
-            query, key, value, mask, score_bias, self.scale, dropout=self.dropout * self.training
-        )
+        _check_mask_and_bias(query, key, mask, score_bias)
+        dropout = self.dropout if self.training else 0.0
+        out = _fused(query, key, value, mask, score_bias, self.scale, dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))  # (batch, query, heads · d_head)
 
     def weights(
         self,
         x: Float[Tensor, "batch query d_model"],
-        memory: Float[Tensor, "batch key d_model"] | None = None,
+        memory: Float[Tensor, "batch key d_model"] | KeysValues | None = None,
         *,
-        mask: Bool[Tensor, "#batch #heads #query #all"] | None = None,
-        score_bias: Float[Tensor, "#batch #heads #query #all"] | None = None,
-        positions: Int[Tensor, "*#batch query"] | None = None,
+        mask: Mask = None,
+        score_bias: ScoreBias = None,
+        positions: Int[Tensor, "*rows query"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch heads query all"]:
         """The attention weights that `forward` would use, head by head, for looking at them."""
         query, key, _ = self._project(x, memory, positions, cache)
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
         return attention_weights(query, key, mask, score_bias, self.scale)
+
+    def keys_values(
+        self, memory: Float[Tensor, "batch key d_model"], positions: Tensor | None = None
+    ) -> KeysValues:
+        """The keys and values of these positions, turned by the rotary positions where there are such."""
+        check_features("memory", memory, self.key_proj.weight)
+        key, value = self._heads(self.key_proj(memory)), self._heads(self.value_proj(memory))
+        if self.rotary is not None and positions is not None:
+            key = self.rotary(key, positions)
+        return KeysValues(key, value)
 
     def _project(
         self,
         x: Tensor,
-        memory: Tensor | None,
+        memory: Tensor | KeysValues | None,
         positions: Tensor | None,
         cache: KVCache | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        memory = x if memory is None else memory
-        query = self._split_heads(self.query_proj(x))  # (batch, heads, query, d_head)
-        key = self._split_heads(self.key_proj(memory))  # (batch, kv_heads, key, d_head)
-        value = self._split_heads(self.value_proj(memory))
-        if self.rotary is not None:
+        check_features("x", x, self.query_proj.weight)
+        if x.dim() != 3:
+            raise ValueError(f"x must have the axes (batch, seq, d_model); it is {_shape(x)}.")
+        query = self._heads(self.query_proj(x))  # (batch, heads, query, d_head)
+        if self.rotary is None:
+            positions = None
+        else:
             if positions is None:
                 start = 0 if cache is None else cache.length
                 positions = torch.arange(start, start + x.shape[1], device=x.device)
-            query, key = self.rotary(query, positions), self.rotary(key, positions)
-        if cache is not None:
-            key, value = cache.append(key, value)
-        if self.group_size > 1:  # each head of keys and values serves a group of query heads
-            key = key.repeat_interleave(self.group_size, dim=1)
-            value = value.repeat_interleave(self.group_size, dim=1)
-        return query, key, value
+            query = self.rotary(query, positions)
+        if not isinstance(memory, KeysValues):
+            memory = self.keys_values(x if memory is None else memory, positions)
+        if memory.key.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"memory must have as many sequences as x; they have {len(memory.key)} and {len(x)}."
+            )
+        return (query, *(memory if cache is None else cache.append(*memory)))
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+    def _heads(self, x: Tensor) -> Tensor:
+        heads = x.shape[-1] // self.d_head
+        return x.view(*x.shape[:2], heads, self.d_head).transpose(1, 2)
 
 
-def _check_query_and_key(query: Tensor, key: Tensor) -> None:
+def _fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    score_bias: Tensor | None,
+    scale: float | None,
+    dropout: float,
+) -> Tensor:
+    is_causal = False
+    if isinstance(mask, CausalMask):
+        queries, keys = mask.shape[-2:]
+        # torch's triangle starts in the corner top left, ours ends bottom right: one and the same
+        # for a square. A single query is the last position, and sees everything.
+        is_causal = queries == keys and score_bias is None
+        mask = None if is_causal or queries == 1 else mask.dense()
+    bias = mask
+    if score_bias is not None:
+        bias = score_bias if mask is None else score_bias.masked_fill(~mask, float("-inf"))
+    # Heads of keys and values that serve a group of query heads are not copied, but looked up.
+    grouped = query.dim() == 4 and query.shape[1] != key.shape[1]
+    return F.scaled_dot_product_attention(
+        query, key, value, bias, dropout, is_causal, scale=scale, enable_gqa=grouped
+    )
+
+
+def _check_pair(query: Tensor, key: Tensor) -> None:
+    check_floating("query", query)
+    _check_kind("key", key, query)
     for name, tensor in (("query", query), ("key", key)):
-        _check_floating(name, tensor)
-    _check_same_kind("key", key, "query", query)
+        if tensor.dim() < 2:
+            raise ValueError(
+                f"{name} needs at least two axes (…, positions, features); its shape is {_shape(tensor)}."
+            )
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(
             f"query and key must have the same number of features: query has {query.shape[-1]} "
@@ -262,9 +295,8 @@ def _check_query_and_key(query: Tensor, key: Tensor) -> None:
 
 
 def _check_value(key: Tensor, value: Tensor) -> None:
-    _check_floating("value", value)
-    _check_same_kind("value", value, "key", key)
-    if value.shape[:-1] != key.shape[:-1]:
+    _check_kind("value", value, key)
+    if value.dim() != key.dim() or value.shape[:-1] != key.shape[:-1]:
         raise ValueError(
             f"there must be one value for each key: key has shape {_shape(key)}, value {_shape(value)}; "
             "all axes but the last must be equal."
@@ -276,16 +308,16 @@ def _check_mask_and_bias(
 ) -> None:
     scores = (*query.shape[:-1], key.shape[-2])
     if mask is not None:
+        check_tensor("mask", mask)
         if mask.dtype != torch.bool:
             raise ValueError(
                 f"mask must be boolean, True = may attend; it is {mask.dtype}. "
                 "Compare to make it one, for example `mask != 0`."
             )
+        check_device("mask", mask, "query", query)
         _check_broadcast("mask", mask, scores)
-        _check_device("mask", mask, query)
     if score_bias is not None:
-        _check_floating("score_bias", score_bias)
-        _check_same_kind("score_bias", score_bias, "query", query)
+        _check_kind("score_bias", score_bias, query)
         _check_broadcast("score_bias", score_bias, scores)
 
 
@@ -305,33 +337,13 @@ def _check_broadcast(name: str, tensor: Tensor, scores: tuple[int, ...]) -> None
         )
 
 
-def _check_floating(name: str, tensor: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor; it is a {type(tensor).__name__}.")
-    if not tensor.is_floating_point():
+def _check_kind(name: str, tensor: Tensor, query: Tensor) -> None:
+    check_floating(name, tensor)
+    check_device(name, tensor, "query", query)
+    if tensor.dtype != query.dtype:
         raise ValueError(
-            f"{name} must hold floating-point numbers; it holds {tensor.dtype}. "
-            "Token ids have to be embedded first."
-        )
-
-
-def _check_same_kind(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    if tensor.dtype != other.dtype:
-        raise ValueError(
-            f"{name} and {other_name} must have one dtype: {name} has {tensor.dtype}, "
-            f"{other_name} has {other.dtype}. Convert one with `.to(...)`."
-        )
-    if tensor.dim() < 2 and name != "score_bias":
-        raise ValueError(
-            f"{name} needs at least two axes (…, positions, features); it has shape {_shape(tensor)}."
-        )
-    _check_device(name, tensor, other)
-
-
-def _check_device(name: str, tensor: Tensor, query: Tensor) -> None:
-    if tensor.device != query.device:
-        raise ValueError(
-            f"all inputs must be on one device: {name} is on {tensor.device}, another on {query.device}."
+            f"{name} and query must have one dtype: {name} has {tensor.dtype}, query has {query.dtype}. "
+            "Convert one with `.to(...)`."
         )
 
 

@@ -4,31 +4,29 @@ A residual wrapper is called with x and a sublayer f, and decides where the norm
 their attention, feed-forward network and wrappers ready-made.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from transformer_lab.cache import KeysValues
+from transformer_lab.checks import check_above, check_tensor, check_whole
+
 Sublayer = Callable[[Tensor], Tensor]
+Vectors: TypeAlias = Float[Tensor, "*batch d_model"]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class Residual(nn.Module):
     """What the wrappers have in common: a norm, and dropout of what the sublayer adds.
 
-    A wrapper is called with x, the vectors that go by and through the sublayer, and with the sublayer, a
-    function of vectors that keeps their shape: one with another shape is answered by a ValueError, one
-    that returns no tensor by a TypeError.
-
     Args:
         norm: The norm, for vectors of x's width.
         dropout: Probability that a number of the sublayer's output is dropped in training.
 
-    Raises:
-        ValueError: dropout is not a probability.
+    Raises: ValueError if dropout is no probability, or a sublayer changes the shape of x; TypeError if it
+        returns no tensor.
     """
 
     def __init__(self, norm: nn.Module, dropout: float = 0.0) -> None:
@@ -42,18 +40,14 @@ class PreNorm(Residual):
 
     x + dropout(f(norm(x))).
 
-    Source:
-        Xiong et al. 2020, figure 1; before them GPT-2 (Radford et al. 2019, section 2.3).
+    Source: Xiong et al. 2020, figure 1; before them GPT-2 (Radford et al. 2019, section 2.3).
 
     >>> PreNorm(nn.Identity())(Tensor([1.0, 2.0]), Tensor.square)
     tensor([2., 6.])
     """
 
-    def forward(
-        self, x: Float[Tensor, "*batch d_model"], sublayer: Sublayer
-    ) -> Float[Tensor, "*batch d_model"]:
-        out: Tensor = x + self.dropout(_same_shape(sublayer(self.norm(x)), x))
-        return out
+    def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
+        return x + self.dropout(_same_shape(sublayer(self.norm(x)), x))
 
 
 class PostNorm(Residual):
@@ -61,18 +55,14 @@ class PostNorm(Residual):
 
     norm(x + dropout(f(x))).
 
-    Source:
-        Vaswani et al. 2017, sections 3.1 and 5.4.
+    Source: Vaswani et al. 2017, sections 3.1 and 5.4.
 
     >>> PostNorm(nn.ReLU())(Tensor([1.0, -2.0]), Tensor.square)
     tensor([2., 2.])
     """
 
-    def forward(
-        self, x: Float[Tensor, "*batch d_model"], sublayer: Sublayer
-    ) -> Float[Tensor, "*batch d_model"]:
-        out: Tensor = self.norm(x + self.dropout(_same_shape(sublayer(x), x)))
-        return out
+    def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
+        return self.norm(x + self.dropout(_same_shape(sublayer(x), x)))
 
 
 class SandwichNorm(Residual):
@@ -85,11 +75,8 @@ class SandwichNorm(Residual):
         norm_out: The norm after it, another module than norm.
         dropout: Probability that a number of norm_out's output is dropped in training.
 
-    Raises:
-        ValueError: dropout is not a probability, or both norms are one and the same module.
-
-    Source:
-        Ding et al. 2021 (CogView), section 2.4; Gemma 2 and GLM-4-0414 do the same with RMSNorm.
+    Raises: ValueError if both norms are one and the same module, and as `Residual`.
+    Source: Ding et al. 2021 (CogView), section 2.4; Gemma 2 and GLM-4-0414 do the same with RMSNorm.
 
     >>> SandwichNorm(nn.Identity(), nn.ReLU())(Tensor([1.0, -2.0]), Tensor.neg)
     tensor([1., 0.])
@@ -100,12 +87,8 @@ class SandwichNorm(Residual):
         _check_modules(norm=norm, norm_out=norm_out)
         self.norm_out = norm_out
 
-    def forward(
-        self, x: Float[Tensor, "*batch d_model"], sublayer: Sublayer
-    ) -> Float[Tensor, "*batch d_model"]:
-        added = self.norm_out(_same_shape(sublayer(self.norm(x)), x))
-        out: Tensor = x + self.dropout(added)
-        return out
+    def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
+        return x + self.dropout(self.norm_out(_same_shape(sublayer(self.norm(x)), x)))
 
 
 class DeepNorm(Residual):
@@ -118,11 +101,8 @@ class DeepNorm(Residual):
         alpha: Weight of x; `deep_norm_constants` gives it.
         dropout: Probability that a number of f's output is dropped in training.
 
-    Raises:
-        ValueError: alpha is not positive, or dropout is not a probability.
-
-    Source:
-        Wang et al. 2022 (DeepNet), section 3.
+    Raises: ValueError if alpha is not positive, and as `Residual`.
+    Source: Wang et al. 2022 (DeepNet), section 3.
 
     >>> DeepNorm(nn.ReLU(), alpha=2.0)(Tensor([1.0, -3.0]), Tensor.square)
     tensor([3., 3.])
@@ -130,15 +110,11 @@ class DeepNorm(Residual):
 
     def __init__(self, norm: nn.Module, alpha: float, dropout: float = 0.0) -> None:
         super().__init__(norm, dropout)
-        _check_positive("alpha", alpha)
+        check_above("alpha", alpha)
         self.alpha = alpha
 
-    def forward(
-        self, x: Float[Tensor, "*batch d_model"], sublayer: Sublayer
-    ) -> Float[Tensor, "*batch d_model"]:
-        added = self.dropout(_same_shape(sublayer(x), x))
-        out: Tensor = self.norm(self.alpha * x + added)
-        return out
+    def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
+        return self.norm(self.alpha * x + self.dropout(_same_shape(sublayer(x), x)))
 
 
 class DeepNormScales(NamedTuple):
@@ -148,8 +124,7 @@ class DeepNormScales(NamedTuple):
     beta: float
 
 
-@dataclass(frozen=True)
-class DeepNormConstants:
+class DeepNormConstants(NamedTuple):
     """The scales for the encoder's blocks and for the decoder's; None where there is no such stack."""
 
     encoder: DeepNormScales | None
@@ -166,38 +141,25 @@ def deep_norm_constants(encoder_layers: int, decoder_layers: int) -> DeepNormCon
         encoder_layers: Number of blocks of the encoder, N; 0 for a model without one.
         decoder_layers: Number of blocks of the decoder, M; 0 for a model without one.
 
-    Raises:
-        ValueError: A number is negative, or both are 0.
-
-    Source:
-        Wang et al. 2022 (DeepNet), figure 2.
+    Raises: ValueError if a number is negative, or both are 0.
+    Source: Wang et al. 2022 (DeepNet), figure 2.
 
     >>> deep_norm_constants(8, 0).encoder
     DeepNormScales(alpha=2.0, beta=0.3535533905932738)
     """
-    for name, number in (("encoder_layers", encoder_layers), ("decoder_layers", decoder_layers)):
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(
-                f"{name} must be a whole number; it is {number!r} ({type(number).__name__})."
-            )
-        if number < 0:
-            raise ValueError(f"{name} must be at least 0; it is {number}.")
+    check_whole("encoder_layers", encoder_layers, 0)
+    check_whole("decoder_layers", decoder_layers, 0)
     n, m = encoder_layers, decoder_layers
     if n == m == 0:
         raise ValueError("there must be an encoder or a decoder; both have 0 layers.")
-    if m == 0:
-        return DeepNormConstants(encoder=_one_stack(n), decoder=None)
-    if n == 0:
-        return DeepNormConstants(encoder=None, decoder=_one_stack(m))
+    if n == 0 or m == 0:
+        alone = DeepNormScales(alpha=(2 * (n + m)) ** 0.25, beta=(8 * (n + m)) ** -0.25)
+        return DeepNormConstants(encoder=alone if n else None, decoder=alone if m else None)
     root = (n**4 * m) ** (1 / 16)
     return DeepNormConstants(
         encoder=DeepNormScales(alpha=0.81 * root, beta=0.87 / root),
         decoder=DeepNormScales(alpha=(3 * m) ** 0.25, beta=(12 * m) ** -0.25),
     )
-
-
-def _one_stack(layers: int) -> DeepNormScales:
-    return DeepNormScales(alpha=(2 * layers) ** 0.25, beta=(8 * layers) ** -0.25)
 
 
 # Projections by their names in attention and feed-forward networks.
@@ -215,24 +177,17 @@ def deep_norm_init_(block: AnyModule, beta: float) -> AnyModule:
         block: A block, or a stack of them.
         beta: The gain; `deep_norm_constants` gives it.
 
-    Returns:
-        The block.
-
-    Raises:
-        ValueError: beta is not positive, or the block has no linear layer, or one with another name.
-
-    Source:
-        Wang et al. 2022 (DeepNet), figure 2.
-
-    Differs from the paper:
-        The gate of a gated feed-forward network, which the paper doesn't have, gets beta too.
+    Returns: The block.
+    Raises: ValueError if beta is not positive, or the block has no linear layer, or one with another name.
+    Source: Wang et al. 2022 (DeepNet), figure 2. Differs: the gate of a gated feed-forward network, which
+        the paper doesn't have, gets beta too.
 
     >>> feed_forward = nn.ModuleDict({"up_proj": nn.Linear(200, 200)})
     >>> round(deep_norm_init_(feed_forward, beta=0.5)["up_proj"].weight.std().item(), 2)
     0.04
     """
     _check_modules(block=block)
-    _check_positive("beta", beta)
+    check_above("beta", beta)
     linear = {
         path: module for path, module in block.named_modules() if isinstance(module, nn.Linear)
     }
@@ -255,12 +210,9 @@ class TransformerBlock(nn.Module):
         feed_forward: Called with x.
         residual: Makes a new wrapper at each call, such as `lambda: PreNorm(LayerNorm(512), 0.1)`.
 
-    Raises:
-        TypeError: A part is no module, or residual is a wrapper instead of a function that makes one.
-        ValueError: Two parts, or two wrappers, are one and the same module.
-
-    Source:
-        Vaswani et al. 2017, section 3.1; for decoder-only models without its cross-attention.
+    Raises: TypeError if a part is no module, or residual is a wrapper instead of a function that makes one;
+        ValueError if two parts, or two wrappers, are one and the same module.
+    Source: Vaswani et al. 2017, section 3.1; for decoder-only models without its cross-attention.
 
     >>> block = TransformerBlock(nn.Tanh(), nn.ReLU(), residual=lambda: PreNorm(nn.Identity()))
     >>> block(Tensor([[[1.0, -1.0]]]))
@@ -268,19 +220,14 @@ class TransformerBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        attention: nn.Module,
-        feed_forward: nn.Module,
-        residual: Callable[[], nn.Module],
+        self, attention: nn.Module, feed_forward: nn.Module, residual: Callable[[], nn.Module]
     ) -> None:
         super().__init__()
         _check_modules(attention=attention, feed_forward=feed_forward)
         self.attention, self.feed_forward = attention, feed_forward
         self.attention_residual, self.feed_forward_residual = _make(residual, 2)
 
-    def forward(
-        self, x: Float[Tensor, "batch seq d_model"], **attend: Any
-    ) -> Float[Tensor, "batch seq d_model"]:
+    def forward(self, x: Vectors, **attend: Any) -> Vectors:
         """The vectors after both sublayers.
 
         Args:
@@ -288,8 +235,7 @@ class TransformerBlock(nn.Module):
             **attend: Passed on to the attention (mask, score_bias, positions, cache).
         """
         x = self.attention_residual(x, lambda h: self.attention(h, **attend))
-        x = self.feed_forward_residual(x, self.feed_forward)
-        return x
+        return self.feed_forward_residual(x, self.feed_forward)
 
 
 class DecoderBlock(nn.Module):
@@ -297,16 +243,12 @@ class DecoderBlock(nn.Module):
 
     Args:
         attention: Called with x and the other keyword arguments of `forward`.
-        cross_attention: Called with x, memory and the keyword arguments mask and cache.
+        cross_attention: Called with x, memory and the keyword argument mask.
         feed_forward: Called with x.
         residual: Makes a new wrapper at each call, such as `lambda: PostNorm(LayerNorm(512), 0.1)`.
 
-    Raises:
-        TypeError: A part is no module, or residual is a wrapper instead of a function that makes one.
-        ValueError: Two parts, or two wrappers, are one and the same module.
-
-    Source:
-        Vaswani et al. 2017, section 3.1.
+    Raises: As `TransformerBlock`.
+    Source: Vaswani et al. 2017, section 3.1.
     """
 
     def __init__(
@@ -317,41 +259,35 @@ class DecoderBlock(nn.Module):
         residual: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
-        _check_modules(
-            attention=attention, cross_attention=cross_attention, feed_forward=feed_forward
-        )
+        parts = {"attention": attention, "cross_attention": cross_attention}
+        _check_modules(**parts, feed_forward=feed_forward)
         self.attention, self.cross_attention = attention, cross_attention
         self.feed_forward = feed_forward
-        (
-            self.attention_residual,
-            self.cross_attention_residual,
-            self.feed_forward_residual,
-        ) = _make(residual, 3)
+        self.attention_residual, self.cross_attention_residual, self.feed_forward_residual = _make(
+            residual, 3
+        )
 
     def forward(
         self,
-        x: Float[Tensor, "batch seq d_model"],
-        memory: Float[Tensor, "batch source d_memory"],
+        x: Vectors,
+        memory: Float[Tensor, "batch source d_memory"] | KeysValues,
         *,
         memory_mask: Tensor | None = None,
-        cross_cache: Any = None,
         **attend: Any,
-    ) -> Float[Tensor, "batch seq d_model"]:
+    ) -> Vectors:
         """The vectors after the three sublayers.
 
         Args:
             x: One vector for each token of the target.
-            memory: The encoder's output, one vector for each token of the source.
+            memory: The encoder's output, one vector for each token of the source, or its keys and values.
             memory_mask: Which tokens of the source may be attended to; the cross-attention's mask.
-            cross_cache: The cross-attention's cache, for the keys and values of memory.
             **attend: Passed on to the self-attention (mask, score_bias, positions, cache).
         """
         x = self.attention_residual(x, lambda h: self.attention(h, **attend))
         x = self.cross_attention_residual(
-            x, lambda h: self.cross_attention(h, memory, mask=memory_mask, cache=cross_cache)
+            x, lambda h: self.cross_attention(h, memory, mask=memory_mask)
         )
-        x = self.feed_forward_residual(x, self.feed_forward)
-        return x
+        return self.feed_forward_residual(x, self.feed_forward)
 
 
 def _make(residual: Callable[[], nn.Module], number: int) -> list[nn.Module]:
@@ -367,10 +303,7 @@ def _make(residual: Callable[[], nn.Module], number: int) -> list[nn.Module]:
 
 def _same_shape(added: Tensor, x: Tensor) -> Tensor:
     # Adding would broadcast, in silence, what has axes of size 1.
-    if not isinstance(added, Tensor):
-        raise TypeError(
-            f"a sublayer must return a torch.Tensor; it returned a {type(added).__name__}."
-        )
+    check_tensor("what a sublayer returns", added)
     if added.shape != x.shape:
         raise ValueError(
             f"a sublayer must keep the shape of x, {tuple(x.shape)}; it returned {tuple(added.shape)}."
@@ -387,8 +320,3 @@ def _check_modules(**modules: nn.Module) -> None:
             f"{', '.join(modules)} must be different modules; two of them are one and the same, so "
             "that they would share their weights. Make one for each."
         )
-
-
-def _check_positive(name: str, number: float) -> None:
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite; it is {number}.")

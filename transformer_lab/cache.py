@@ -1,8 +1,19 @@
 """The key-value cache: what a decoder keeps of the tokens that it has seen."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from transformer_lab.checks import check_tensor, check_whole_tensor
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of some positions, (batch, kv_heads, positions, d_head) each."""
+
+    key: Tensor
+    value: Tensor
 
 
 class KVCache:
@@ -15,14 +26,11 @@ class KVCache:
         max_len: Most positions that it can hold, in tokens.
         num_kv_heads: Heads of keys and values.
         d_head: Features of a head.
+        memory: Keys and values of an encoder's output, in a decoder that attends to one.
         dtype: Of keys and values; torch's default when None.
         device: Where they are kept.
 
-    Attributes:
-        length: Positions that it holds now.
-
-    Raises:
-        ValueError: A size is below 1.
+    Raises: ValueError if a size is below 1.
 
     >>> cache = KVCache(1, 8, 2, 4)
     >>> keys, values = cache.append(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3, 4))
@@ -37,6 +45,7 @@ class KVCache:
         num_kv_heads: int,
         d_head: int,
         *,
+        memory: KeysValues | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -48,61 +57,68 @@ class KVCache:
             )
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty_like(self._keys)
-        self.length = 0
-
-    @property
-    def max_len(self) -> int:
-        """Most positions that it can hold, in tokens."""
-        return self._keys.shape[2]
+        self.memory, self.max_len = memory, max_len
+        self.length = 0  # positions that it holds now
 
     def append(
         self,
         key: Float[Tensor, "batch kv_heads new d_head"],
         value: Float[Tensor, "batch kv_heads new d_head"],
-    ) -> tuple[
-        Float[Tensor, "batch kv_heads all d_head"], Float[Tensor, "batch kv_heads all d_head"]
-    ]:
+    ) -> KeysValues:
         """Add the keys and values of new positions, and return those of all so far.
 
         Args:
             key: Keys of the new positions.
             value: Values of the new positions.
 
-        Returns:
-            Views into the cache: no copies, valid until the next `append` or `select`.
-
-        Raises:
-            ValueError: They don't fit the cache, or it is full.
+        Returns: Views into the cache: no copies, valid until the next `append` or `select`.
+        Raises: ValueError if they don't fit the cache, or it is full.
         """
-        batch, heads, _, d_head = self._keys.shape
-        fits = (batch, heads, key.shape[2] if key.dim() == 4 else "new", d_head)
-        for name, tensor in (("key", key), ("value", value)):
-            if tuple(tensor.shape) != fits:
-                raise ValueError(
-                    f"{name} must have shape (batch, kv_heads, new, d_head) = {fits}; "
-                    f"its shape is {tuple(tensor.shape)}."
-                )
-            if tensor.dtype != self._keys.dtype or tensor.device != self._keys.device:
-                raise ValueError(
-                    f"{name} must be {self._keys.dtype} on {self._keys.device} like the cache; "
-                    f"it is {tensor.dtype} on {tensor.device}."
-                )
-        end = self.length + key.shape[2]
+        self._check("key", key, key)
+        self._check("value", value, key)
+        new = key.shape[2]
+        end = self.length + new
         if end > self.max_len:
             raise ValueError(
-                f"the cache holds {self.length} of {self.max_len} positions; {key.shape[2]} more don't "
+                f"the cache holds {self.length} of {self.max_len} positions; {new} more don't "
                 "fit. Make it larger, or start anew."
             )
         self._keys[:, :, self.length : end] = key
         self._values[:, :, self.length : end] = value
         self.length = end
-        return self._keys[:, :, :end], self._values[:, :, :end]
+        return KeysValues(self._keys[:, :, :end], self._values[:, :, :end])
 
     def select(self, rows: Int[Tensor, " batch"]) -> None:
         """Let each sequence go on from the past of another, as beam search needs it.
 
         Args:
             rows: For each sequence of the batch, number of the one whose past it takes.
+
+        Raises: ValueError if rows isn't one number for each sequence.
         """
+        check_whole_tensor("rows", rows)
+        batch = self._keys.shape[0]
+        if rows.shape != (batch,) or not (rows.is_meta or 0 <= rows.min() <= rows.max() < batch):
+            raise ValueError(
+                f"rows must name one of the {batch} sequences for each of them; it is {rows.tolist()}."
+            )
         for kept in (self._keys, self._values):
             kept[:, :, : self.length] = kept[rows, :, : self.length]
+        if self.memory is not None:
+            self.memory = KeysValues(*(each[rows] for each in self.memory))
+
+    def _check(self, name: str, tensor: Tensor, key: Tensor) -> None:
+        check_tensor(name, tensor)
+        kept = self._keys
+        batch, heads, _, d_head = kept.shape
+        fits = (batch, heads, key.shape[2] if key.dim() == 4 else "new", d_head)
+        if tensor.shape != fits:
+            raise ValueError(
+                f"{name} must have shape (batch, kv_heads, new, d_head) = {fits}; "
+                f"its shape is {tuple(tensor.shape)}."
+            )
+        if tensor.dtype != kept.dtype or tensor.device != kept.device:
+            raise ValueError(
+                f"{name} must be {kept.dtype} on {kept.device} like the cache; "
+                f"it is {tensor.dtype} on {tensor.device}."
+            )

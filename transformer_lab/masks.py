@@ -12,6 +12,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from transformer_lab.checks import check_tensor, check_whole
+
 
 class CausalMask(Tensor):
     """A boolean tensor that knows that it is causal, and holds no numbers.
@@ -66,19 +68,16 @@ def causal_mask(
         key_len: Number of keys, at least query_len; equal to it when None.
         device: Where the mask is made.
 
-    Raises:
-        ValueError: A length is negative, or there are fewer keys than queries.
-
-    Source:
-        Vaswani et al. 2017, section 3.2.3.
+    Raises: ValueError if a length is negative, or there are fewer keys than queries.
+    Source: Vaswani et al. 2017, section 3.2.3.
 
     >>> causal_mask(2, 3)[0, 0]
     tensor([[ True,  True, False],
             [ True,  True,  True]])
     """
     key_len = query_len if key_len is None else key_len
-    _check_at_least("query_len", query_len, 0)
-    _check_at_least("key_len", key_len, 0)
+    check_whole("query_len", query_len, 0)
+    check_whole("key_len", key_len, 0)
     if key_len < query_len:
         raise ValueError(
             f"a causal mask needs a key for each query: query_len={query_len}, key_len={key_len}. "
@@ -98,14 +97,13 @@ def padding_mask(
         lengths: Number of tokens of each sequence.
         max_len: Length that all sequences were padded to, in tokens.
 
-    Raises:
-        ValueError: `lengths` is not a row of integers from 0 to max_len.
+    Raises: ValueError if lengths is not a row of integers from 0 to max_len.
 
     >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0]
     tensor([[ True, False, False],
             [ True,  True,  True]])
     """
-    _check_at_least("max_len", max_len, 0)
+    check_whole("max_len", max_len, 0)
     _check_lengths("lengths", lengths, max_len)
     return (torch.arange(max_len, device=lengths.device) < lengths[:, None])[:, None, None, :]
 
@@ -118,14 +116,12 @@ def token_mask(is_token: Bool[Tensor, "batch key"]) -> Bool[Tensor, "batch 1 1 k
     Args:
         is_token: True = a token, False = padding.
 
-    Raises:
-        ValueError: `is_token` isn't boolean or hasn't two axes.
+    Raises: ValueError if is_token isn't boolean or hasn't two axes.
 
     >>> token_mask(torch.tensor([[False, True]]))
     tensor([[[[False,  True]]]])
     """
-    if not isinstance(is_token, Tensor):
-        raise TypeError(f"is_token must be a tensor; it is a {type(is_token).__name__}.")
+    check_tensor("is_token", is_token)
     if is_token.dim() != 2 or is_token.dtype != torch.bool:
         raise ValueError(
             f"is_token must be boolean with axes (batch, key), True = a token; it has shape "
@@ -143,18 +139,15 @@ def prefix_mask(prefix_lengths: Int[Tensor, " batch"], n: int) -> Bool[Tensor, "
         prefix_lengths: Number of tokens of each prefix.
         n: Length of the sequences, in tokens.
 
-    Raises:
-        ValueError: `prefix_lengths` is not a row of integers from 0 to n.
-
-    Source:
-        Raffel et al. 2020, section 3.2.1; Du et al. 2022, section 2.1.
+    Raises: ValueError if prefix_lengths is not a row of integers from 0 to n.
+    Source: Raffel et al. 2020, section 3.2.1; Du et al. 2022, section 2.1.
 
     >>> prefix_mask(torch.tensor([2]), 3)[0, 0]
     tensor([[ True,  True, False],
             [ True,  True, False],
             [ True,  True,  True]])
     """
-    _check_at_least("n", n, 0)
+    check_whole("n", n, 0)
     _check_lengths("prefix_lengths", prefix_lengths, n)
     return causal_mask(n, device=prefix_lengths.device) | padding_mask(prefix_lengths, n)
 
@@ -171,11 +164,8 @@ def sliding_window_mask(
         window: Number of keys that a query sees at most, itself among them.
         device: Where the mask is made.
 
-    Raises:
-        ValueError: n is negative or window is below 1.
-
-    Source:
-        Jiang et al. 2023 (Mistral 7B), section 2. Longformer's window (Beltagy et al. 2020) reaches to
+    Raises: ValueError if n is negative or window is below 1.
+    Source: Jiang et al. 2023 (Mistral 7B), section 2. Longformer's window (Beltagy et al. 2020) reaches to
         both sides.
 
     >>> sliding_window_mask(3, 2)[0, 0]
@@ -183,27 +173,14 @@ def sliding_window_mask(
             [ True,  True, False],
             [False,  True,  True]])
     """
-    _check_at_least("n", n, 0)
-    _check_at_least("window", window, 1)
+    check_whole("n", n, 0)
+    check_whole("window", window)
     causal = causal_mask(n, device=device)
     return causal & causal.triu(1 - window)
 
 
-def _check_at_least(name: str, number: int, least: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(
-            f"{name} must be a whole number; it is {number!r} ({type(number).__name__})."
-        )
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}; it is {number}.")
-
-
 def _check_lengths(name: str, lengths: Tensor, most: int) -> None:
-    if not isinstance(lengths, Tensor):
-        raise TypeError(
-            f"{name} must be a tensor of integers, one for each sequence; it is a "
-            f"{type(lengths).__name__}. Wrap it in torch.tensor(...)."
-        )
+    check_tensor(name, lengths)
     if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ValueError(
             f"{name} must be a row of integers, one for each sequence; it has shape "

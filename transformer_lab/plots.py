@@ -57,8 +57,7 @@ def heatmap(
         limits: Smallest and largest number of the colour scale; those of the table when None.
         ax: Where to draw; a figure of its own when None.
 
-    Raises:
-        ValueError: The table hasn't two axes, or the labels don't fit it.
+    Raises: ValueError if the table hasn't two axes, or the labels don't fit it.
     """
     table = _as_table(values)
     ax = _own_axes(table) if ax is None else ax
@@ -95,8 +94,7 @@ def attention_map(
         annotate: Write the weights into the cells; None does so for tables of up to 8 × 8.
         ax: Where to draw; a figure of its own when None.
 
-    Raises:
-        ValueError: The table hasn't two axes, or the labels don't fit it.
+    Raises: ValueError if the table hasn't two axes, or the labels don't fit it.
     """
     table = _as_table(weights)
     return heatmap(
@@ -132,8 +130,7 @@ def mask_grid(
         legend: Say below the picture what the colours mean.
         ax: Where to draw; a figure of its own when None.
 
-    Raises:
-        ValueError: The mask hasn't two axes after that, or the labels don't fit it.
+    Raises: ValueError if the mask hasn't two axes after that, or the labels don't fit it.
     """
     table = _as_table(mask) != 0
     ax = _own_axes(table) if ax is None else ax
@@ -167,8 +164,7 @@ def probability_bars(
         title: Title of the picture.
         ax: Where to draw; a figure of its own when None.
 
-    Raises:
-        ValueError: There isn't one label for each probability.
+    Raises: ValueError if there isn't one label for each probability.
     """
     heights = torch.as_tensor(probs, dtype=torch.float64).detach().cpu().numpy()
     if heights.ndim != 1 or len(heights) != len(labels):
@@ -281,8 +277,7 @@ def slider(
         label: Name of the setting, written beside its value.
         alt: What the picture shows, in words, for readers who can't see it.
 
-    Raises:
-        ValueError: There are no values.
+    Raises: ValueError if there are no values.
     """
     if len(values) == 0:
         raise ValueError("slider needs at least one value to draw; `values` is empty.")
@@ -319,8 +314,7 @@ def positions(table: Table, *, title: str = "", ax: Axes | None = None) -> Axes:
         title: Title of the picture.
         ax: Where to draw; a figure of its own when None.
 
-    Raises:
-        ValueError: The table hasn't two axes.
+    Raises: ValueError if the table hasn't two axes.
     """
     numbers = _as_table(table)
     if ax is None:
@@ -351,9 +345,8 @@ def gradient_by_layer(
         title: Title of the picture.
         ax: Where to draw; a figure of its own when None.
 
-    Raises:
-        ValueError: There isn't one label for each line, or a norm is no positive number, which a
-            logarithmic scale can't show.
+    Raises: ValueError if there isn't one label for each line, or a norm is no positive number,
+        which a logarithmic scale can't show.
     """
     lines = [torch.as_tensor(line, dtype=torch.float64).detach().cpu().numpy() for line in norms]
     if not lines or len(lines) != len(labels):

@@ -10,6 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from transformer_lab.checks import (
+    check_above,
+    check_device,
+    check_floating,
+    check_tensor,
+    check_whole,
+    check_whole_tensor,
+)
+
 Rotation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -25,17 +34,14 @@ def sinusoidal_positions(
         d_model: Width of the embeddings that the table is added to; even.
         device: Where the table is made.
 
-    Raises:
-        ValueError: num_positions is negative, or d_model is not a positive even number.
-
-    Source:
-        Vaswani et al. 2017, section 3.5.
+    Raises: ValueError if num_positions is negative, or d_model is not a positive even number.
+    Source: Vaswani et al. 2017, section 3.5.
 
     >>> sinusoidal_positions(2, 4)
     tensor([[0.0000, 1.0000, 0.0000, 1.0000],
             [0.8415, 0.5403, 0.0100, 0.9999]])
     """
-    _check_at_least("num_positions", num_positions, 0)
+    check_whole("num_positions", num_positions, 0)
     _check_even("d_model", d_model)
     positions = torch.arange(num_positions, device=device)
     angles = torch.outer(positions, rope_frequencies(d_model).to(positions.device))
@@ -56,11 +62,9 @@ def rotate_half(
         cos: Cosine of each pair's angle.
         sin: Sine of each pair's angle.
 
-    Raises:
-        ValueError: There is not one cosine and one sine for each pair of features.
-
-    Source:
-        The layout of GPT-NeoX and of Hugging Face's LLaMA. Su et al. 2021 pair neighbours: `rotate_interleaved`.
+    Raises: ValueError if there is not one cosine and one sine for each pair of features.
+    Source: The layout of GPT-NeoX and of Hugging Face's LLaMA. Su et al. 2021 pair neighbours:
+        `rotate_interleaved`.
 
     >>> rotate_half(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2), torch.ones(1, 2))
     tensor([[-3., -4.,  1.,  2.]])
@@ -84,11 +88,8 @@ def rotate_interleaved(
         cos: Cosine of each pair's angle.
         sin: Sine of each pair's angle.
 
-    Raises:
-        ValueError: There is not one cosine and one sine for each pair of features.
-
-    Source:
-        Su et al. 2021, equation 34; the layout of Meta's LLaMA code and of GLM.
+    Raises: ValueError if there is not one cosine and one sine for each pair of features.
+    Source: Su et al. 2021, equation 34; the layout of Meta's LLaMA code and of GLM.
 
     >>> rotate_interleaved(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2), torch.ones(1, 2))
     tensor([[-2.,  1., -4.,  3.]])
@@ -110,14 +111,10 @@ class RotaryEmbedding(nn.Module):
         rotate: Which features form a pair: `rotate_half` or `rotate_interleaved`.
         attention_factor: Length of a turned vector over its length before; 1 but for YaRN.
 
-    Raises:
-        ValueError: frequencies is not a row of float32, or attention_factor is not positive.
-
-    Source:
-        Su et al. 2021, section 3.2.2.
-
-    Differs from the paper:
-        Features beyond the first 2 · len(frequencies) of a head are left as they are (partial rotary).
+    Raises: ValueError if frequencies is not a row of float32, or attention_factor is not positive.
+    Source: Su et al. 2021, section 3.2.2.
+    Differs: Features beyond the first 2 · len(frequencies) of a head are left as they are (partial
+        rotary).
 
     >>> rotary = RotaryEmbedding(torch.tensor([math.pi / 2]))
     >>> rotary(torch.tensor([[1.0, 0.0], [1.0, 0.0]])).round()
@@ -135,7 +132,7 @@ class RotaryEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         _check_frequencies(frequencies)
-        _check_above("attention_factor", attention_factor, 0)
+        check_above("attention_factor", attention_factor)
         if not callable(rotate):
             raise TypeError(
                 f"rotate must be a function such as rotate_half; it is a {type(rotate).__name__}."
@@ -157,14 +154,13 @@ class RotaryEmbedding(nn.Module):
                 each row has its own, as with padding on the left. The batch is the first axis of x, and
                 the axes between (heads) share them. A number is the position of the first; the others follow.
 
-        Raises:
-            ValueError: Shapes, dtypes or devices don't fit together.
+        Raises: ValueError if shapes, dtypes or devices don't fit together.
         """
         _check_features(x, self.d_rotary)
         if isinstance(positions, Tensor):
             _check_positions(positions, x)
         else:
-            _check_at_least("positions", positions, 0)
+            check_whole("positions", positions, 0)
             positions = torch.arange(positions, positions + x.shape[-2], device=x.device)
         # In float32 whatever x is: in half precision neither position 4,097 nor its angle exists.
         angles = positions.float()[..., None] * self.frequencies.to(x.device)
@@ -193,21 +189,16 @@ def rope_frequencies(d_rotary: int, base: float = 10_000.0) -> Float[Tensor, " p
         d_rotary: Number of features that are turned, two a pair; even.
         base: How much slower the slowest pair turns than the first, nearly; above 1.
 
-    Returns:
-        The frequencies in radians per position, float32. They are made on the CPU even under
+    Returns: The frequencies in radians per position, float32. They are made on the CPU even under
         `torch.device("meta")`, because they can't be loaded from a checkpoint later.
-
-    Raises:
-        ValueError: d_rotary is not a positive even number, or base is not above 1.
-
-    Source:
-        Su et al. 2021, section 3.2.2; the larger base: Xiong et al. 2023, section 2.1.
+    Raises: ValueError if d_rotary is not a positive even number, or base is not above 1.
+    Source: Su et al. 2021, section 3.2.2; the larger base: Xiong et al. 2023, section 2.1.
 
     >>> rope_frequencies(4)
     tensor([1.0000, 0.0100])
     """
     _check_even("d_rotary", d_rotary)
-    _check_above("base", base, 1)
+    check_above("base", base, 1)
     exponents = torch.arange(0, d_rotary, 2, dtype=torch.float32, device="cpu") / d_rotary
     # Division last, as in the code that LLaMA was trained with: the same bits, not only the same formula.
     return 1.0 / base**exponents
@@ -222,11 +213,8 @@ def interpolated(frequencies: Float[Tensor, " pairs"], factor: float) -> Float[T
         frequencies: The model's own frequencies, radians per position.
         factor: New context length over the one of training, at least 1.
 
-    Raises:
-        ValueError: frequencies is not a row of float32, or factor is below 1.
-
-    Source:
-        Chen et al. 2023, section 2.3.
+    Raises: ValueError if frequencies is not a row of float32, or factor is below 1.
+    Source: Chen et al. 2023, section 2.3.
 
     >>> interpolated(rope_frequencies(4), 2.0)
     tensor([0.5000, 0.0050])
@@ -246,11 +234,9 @@ def ntk_aware(d_rotary: int, base: float, factor: float) -> Float[Tensor, " pair
         base: The base of training.
         factor: New context length over the one of training, at least 1.
 
-    Raises:
-        ValueError: d_rotary is not an even number from 4 on, base is not above 1, or factor is below 1.
-
-    Source:
-        Peng et al. 2023, section 3.1.
+    Raises: ValueError if d_rotary is not an even number from 4 on, base is not above 1, or factor
+        is below 1.
+    Source: Peng et al. 2023, section 3.1.
 
     >>> ntk_aware(4, 10_000.0, 2.0)
     tensor([1.0000, 0.0050])
@@ -258,7 +244,7 @@ def ntk_aware(d_rotary: int, base: float, factor: float) -> Float[Tensor, " pair
     _check_even("d_rotary", d_rotary)
     if d_rotary == 2:
         raise ValueError("d_rotary must be at least 4: a single pair can't be both ends; it is 2.")
-    _check_above("base", base, 1)
+    check_above("base", base, 1)
     _check_factor(factor)
     return rope_frequencies(d_rotary, base * factor ** (d_rotary / (d_rotary - 2)))
 
@@ -284,23 +270,20 @@ def yarn(
         beta_fast: Turns over the original length from which on a pair is kept.
         beta_slow: Turns over the original length below which a pair is interpolated in full.
 
-    Raises:
-        ValueError: A size is odd or not positive, factor is below 1, or beta_fast is not above beta_slow.
-
-    Source:
-        Peng et al. 2023, sections 3.2 and 3.4. The other half of the method is `yarn_attention_factor`.
-
-    Differs from the paper:
-        The ramp is linear in the pair's number, between whole numbers, as in the authors' code; in the
-        text it is linear in the number of turns.
+    Raises: ValueError if a size is odd or not positive, factor is below 1, or beta_fast is not
+        above beta_slow.
+    Source: Peng et al. 2023, sections 3.2 and 3.4. The other half of the method is
+        `yarn_attention_factor`.
+    Differs: The ramp is linear in the pair's number, between whole numbers, as in the authors'
+        code; in the text it is linear in the number of turns.
 
     >>> yarn(8, 10_000.0, 4.0, 1024) / rope_frequencies(8)
     tensor([1.0000, 0.7500, 0.5000, 0.2500])
     """
     frequencies = rope_frequencies(d_rotary, base)
     _check_factor(factor)
-    _check_at_least("original_length", original_length, 1)
-    _check_above("beta_slow", beta_slow, 0)
+    check_whole("original_length", original_length)
+    check_above("beta_slow", beta_slow)
     if not beta_fast > beta_slow:
         raise ValueError(
             f"beta_fast must be above beta_slow: beta_fast={beta_fast}, beta_slow={beta_slow}. "
@@ -328,11 +311,8 @@ def yarn_attention_factor(factor: float) -> float:
     Args:
         factor: New context length over the one of training, at least 1.
 
-    Raises:
-        ValueError: factor is below 1.
-
-    Source:
-        Peng et al. 2023, section 3.4.
+    Raises: ValueError if factor is below 1.
+    Source: Peng et al. 2023, section 3.4.
 
     >>> round(yarn_attention_factor(8.0), 4)
     1.2079
@@ -360,19 +340,16 @@ def llama3_frequencies(
         high: Turns from which on a pair is kept.
         original_length: Context length of training, in tokens.
 
-    Raises:
-        ValueError: A number is not positive, factor is below 1, or high is not above low.
-
-    Source:
-        Meta's code of Llama 3.1 (llama-models, `apply_scaling`); no paper states it.
+    Raises: ValueError if a number is not positive, factor is below 1, or high is not above low.
+    Source: Meta's code of Llama 3.1 (llama-models, `apply_scaling`); no paper states it.
 
     >>> llama3_frequencies(torch.tensor([1.0, 0.002, 0.0001])) / torch.tensor([1.0, 0.002, 0.0001])
     tensor([1.0000, 0.5939, 0.1250])
     """
     _check_frequencies(frequencies)
     _check_factor(factor)
-    _check_at_least("original_length", original_length, 1)
-    _check_above("low", low, 0)
+    check_whole("original_length", original_length)
+    check_above("low", low)
     if not high > low:
         raise ValueError(
             f"high must be above low: low={low}, high={high} turns. Were the two swapped?"
@@ -395,11 +372,8 @@ def interleaved_to_half(
             heads are turned.
         num_heads: Number of heads in it; for grouped keys the number of key heads.
 
-    Raises:
-        ValueError: The rows can't be split into num_heads heads of even width.
-
-    Source:
-        The two layouts: see `rotate_half` and `rotate_interleaved`.
+    Raises: ValueError if the rows can't be split into num_heads heads of even width.
+    Source: The two layouts: see `rotate_half` and `rotate_interleaved`.
 
     >>> interleaved_to_half(torch.arange(8.0), 2)
     tensor([0., 2., 1., 3., 4., 6., 5., 7.])
@@ -420,11 +394,8 @@ def half_to_interleaved(
             heads are turned.
         num_heads: Number of heads in it; for grouped keys the number of key heads.
 
-    Raises:
-        ValueError: The rows can't be split into num_heads heads of even width.
-
-    Source:
-        The two layouts: see `rotate_half` and `rotate_interleaved`.
+    Raises: ValueError if the rows can't be split into num_heads heads of even width.
+    Source: The two layouts: see `rotate_half` and `rotate_interleaved`.
 
     >>> half_to_interleaved(torch.arange(8.0), 2)
     tensor([0., 2., 1., 3., 4., 6., 5., 7.])
@@ -445,16 +416,13 @@ def alibi_slopes(
         num_heads: Number of heads.
         device: Where the slopes are made.
 
-    Raises:
-        ValueError: num_heads is below 1.
-
-    Source:
-        Press et al. 2022, section 3; for other numbers the authors' code.
+    Raises: ValueError if num_heads is below 1.
+    Source: Press et al. 2022, section 3; for other numbers the authors' code.
 
     >>> alibi_slopes(3)
     tensor([0.0625, 0.0039, 0.2500])
     """
-    _check_at_least("num_heads", num_heads, 1)
+    check_whole("num_heads", num_heads)
     whole = 2 ** (num_heads.bit_length() - 1)
     steps = [8 * head / whole for head in range(1, whole + 1)]
     steps += [4 * head / whole for head in range(1, 2 * (num_heads - whole), 2)]
@@ -475,17 +443,12 @@ def alibi_bias(
         key_len: Number of keys, at least query_len.
         device: Where the bias is made.
 
-    Returns:
-        The bias in float32, for the argument `score_bias` of attention.
-
-    Raises:
-        ValueError: num_heads is below 1, a length is negative, or there are fewer keys than queries.
-
-    Source:
-        Press et al. 2022, section 3.
-
-    Differs from the paper:
-        Keys behind the query count too, by their distance. A causal mask hides them, as the paper does.
+    Returns: The bias in float32, for the argument `score_bias` of attention.
+    Raises: ValueError if num_heads is below 1, a length is negative, or there are fewer keys than
+        queries.
+    Source: Press et al. 2022, section 3.
+    Differs: Keys behind the query count too, by their distance. A causal mask hides them, as the
+        paper does.
 
     >>> alibi_bias(1, 2, 3)
     tensor([[[[-0.0039,  0.0000, -0.0039],
@@ -515,24 +478,15 @@ def relative_position_bucket(
         bidirectional: Whether keys behind the query have a half of the buckets to themselves (an
             encoder), or all share the bucket of distance 0 (a decoder, whose mask hides them).
 
-    Raises:
-        ValueError: distance doesn't hold integers, there are too few buckets, an odd number of them for
-            two directions, or max_distance is not beyond the buckets of single distances.
-
-    Source:
-        Raffel et al. 2020, section 2.1; the formula is that of the authors' code.
+    Raises: ValueError if distance doesn't hold integers, there are too few buckets, an odd number
+        of them for two directions, or max_distance is not beyond the buckets of single distances.
+    Source: Raffel et al. 2020, section 2.1; the formula is that of the authors' code.
 
     >>> relative_position_bucket(torch.tensor([-128, -20, -3, 0, 3]), bidirectional=True)
     tensor([15, 10,  3,  0, 19])
     """
     _check_buckets(num_buckets, max_distance, bidirectional)
-    if not isinstance(distance, Tensor):
-        raise TypeError(
-            f"distance must be a tensor of integers; it is a {type(distance).__name__}. "
-            "Wrap it in torch.tensor(...)."
-        )
-    if not _is_whole(distance):
-        raise ValueError(f"distance must hold integers; it holds {distance.dtype}.")
+    check_whole_tensor("distance", distance)
     if bidirectional:
         num_buckets //= 2
         first = (distance > 0) * num_buckets
@@ -559,11 +513,9 @@ class RelativePositionBias(nn.Module):
         max_distance: Distance from which on all share the last bucket, in tokens.
         bidirectional: True for an encoder, False for a decoder; see `relative_position_bucket`.
 
-    Raises:
-        ValueError: num_heads is below 1, or the buckets don't fit; see `relative_position_bucket`.
-
-    Source:
-        Raffel et al. 2020, section 2.1.
+    Raises: ValueError if num_heads is below 1, or the buckets don't fit; see
+        `relative_position_bucket`.
+    Source: Raffel et al. 2020, section 2.1.
 
     >>> RelativePositionBias(num_heads=8, bidirectional=True)(2, 3).shape
     torch.Size([1, 8, 2, 3])
@@ -578,7 +530,7 @@ class RelativePositionBias(nn.Module):
         bidirectional: bool,
     ) -> None:
         super().__init__()
-        _check_at_least("num_heads", num_heads, 1)
+        check_whole("num_heads", num_heads)
         _check_buckets(num_buckets, max_distance, bidirectional)
         self.table = nn.Embedding(num_buckets, num_heads)
         self.num_buckets, self.max_distance = num_buckets, max_distance
@@ -593,8 +545,7 @@ class RelativePositionBias(nn.Module):
             query_len: Number of queries.
             key_len: Number of keys, at least query_len.
 
-        Raises:
-            ValueError: A length is negative, or there are fewer keys than queries.
+        Raises: ValueError if a length is negative, or there are fewer keys than queries.
         """
         buckets = relative_position_bucket(
             _distances(query_len, key_len, self.table.weight.device),
@@ -608,8 +559,8 @@ class RelativePositionBias(nn.Module):
 
 def _distances(query_len: int, key_len: int, device: torch.device | str | None) -> Tensor:
     """Position of each key less that of each query, the queries being the last positions."""
-    _check_at_least("query_len", query_len, 0)
-    _check_at_least("key_len", key_len, 0)
+    check_whole("query_len", query_len, 0)
+    check_whole("key_len", key_len, 0)
     if key_len < query_len:
         raise ValueError(
             f"there must be a key for each query: query_len={query_len}, key_len={key_len}. "
@@ -619,30 +570,14 @@ def _distances(query_len: int, key_len: int, device: torch.device | str | None) 
     return keys - keys[key_len - query_len :, None]
 
 
-def _check_at_least(name: str, number: int, least: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(
-            f"{name} must be a whole number; it is {number!r} ({type(number).__name__})."
-        )
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}; it is {number}.")
-
-
 def _check_even(name: str, number: int) -> None:
-    _check_at_least(name, number, 2)
+    check_whole(name, number, 2)
     if number % 2:
         raise ValueError(f"{name} must be even, for features go in pairs; it is {number}.")
 
 
-def _check_above(name: str, number: float, bound: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise TypeError(f"{name} must be a number; it is {number!r} ({type(number).__name__}).")
-    if not bound < number < math.inf:
-        raise ValueError(f"{name} must be above {bound} and finite; it is {number}.")
-
-
 def _check_factor(factor: float) -> None:
-    _check_above("factor", factor, 0)
+    check_above("factor", factor)
     if factor < 1:
         raise ValueError(
             f"factor is the new length over the old one, at least 1; it is {factor}. "
@@ -651,11 +586,7 @@ def _check_factor(factor: float) -> None:
 
 
 def _check_frequencies(frequencies: Tensor) -> None:
-    if not isinstance(frequencies, Tensor):
-        raise TypeError(
-            f"frequencies must be a torch.Tensor; it is a {type(frequencies).__name__}. "
-            "rope_frequencies(d_rotary) makes one."
-        )
+    check_tensor("frequencies", frequencies)
     if frequencies.dim() != 1 or frequencies.dtype != torch.float32 or len(frequencies) == 0:
         raise ValueError(
             "frequencies must be a row of float32, one for each pair of features; it has shape "
@@ -664,10 +595,7 @@ def _check_frequencies(frequencies: Tensor) -> None:
 
 
 def _check_features(x: Tensor, d_rotary: int) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch.Tensor; it is a {type(x).__name__}.")
-    if not x.is_floating_point():
-        raise ValueError(f"x must hold floating-point numbers; it holds {x.dtype}.")
+    check_floating("x", x)
     if x.dim() < 2 or x.shape[-1] < d_rotary:
         raise ValueError(
             f"x must have the axes (…, positions, features) with at least {d_rotary} features, the "
@@ -676,18 +604,14 @@ def _check_features(x: Tensor, d_rotary: int) -> None:
 
 
 def _check_positions(positions: Tensor, x: Tensor) -> None:
-    if not _is_whole(positions):
-        raise ValueError(f"positions must hold integers; it holds {positions.dtype}.")
+    check_whole_tensor("positions", positions)
     fitting = [x.shape[-2:-1], x.shape[:1] + x.shape[-2:-1], torch.Size([1, x.shape[-2]])]
     if positions.shape not in fitting[: 3 if x.dim() > 2 else 1]:
         raise ValueError(
             "positions must have the shape (seq,) or (batch, seq), to go with x of shape "
             f"{tuple(x.shape)}; its shape is {tuple(positions.shape)}."
         )
-    if positions.device != x.device:
-        raise ValueError(
-            f"all inputs must be on one device: positions is on {positions.device}, x on {x.device}."
-        )
+    check_device("positions", positions, "x", x)
 
 
 def _check_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> None:
@@ -700,9 +624,8 @@ def _check_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> None:
 
 def _check_heads(weight: Tensor, num_heads: int) -> int:
     """The number of pairs of features in each head."""
-    _check_at_least("num_heads", num_heads, 1)
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"weight must be a torch.Tensor; it is a {type(weight).__name__}.")
+    check_whole("num_heads", num_heads)
+    check_tensor("weight", weight)
     if weight.dim() == 0 or weight.shape[0] % (2 * num_heads):
         raise ValueError(
             f"the rows of weight must make {num_heads} heads of even width; its shape is "
@@ -713,13 +636,9 @@ def _check_heads(weight: Tensor, num_heads: int) -> int:
 
 def _check_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -> None:
     directions = 2 if bidirectional else 1
-    _check_at_least("num_buckets", num_buckets, 2 * directions)
+    check_whole("num_buckets", num_buckets, 2 * directions)
     if num_buckets % directions:
         raise ValueError(
             f"num_buckets must be even, a half for each direction; it is {num_buckets}."
         )
-    _check_at_least("max_distance", max_distance, num_buckets // directions // 2 + 1)
-
-
-def _is_whole(tensor: Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    check_whole("max_distance", max_distance, num_buckets // directions // 2 + 1)

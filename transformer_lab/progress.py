@@ -65,8 +65,7 @@ class Progress:
     def read(self) -> State:
         """Read the file; without one, nothing has been done yet.
 
-        Raises:
-            ProgressError: it can't be read, or a newer version of the course wrote it.
+        Raises: ProgressError if it can't be read, or a newer version of the course wrote it.
         """
         state = self._load()
         if state is not None:
@@ -77,9 +76,8 @@ class Progress:
     def record(self, lesson: str, name: str, status: str) -> None:
         """Write down the verdict on one exercise: 'pass', 'fail' or 'todo'.
 
-        Raises:
-            ValueError: the status is none of these.
-            ProgressError: it could not be written down.
+        Raises: ValueError if the status is none of these; ProgressError if it could not be written
+            down.
         """
         if status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, not {status!r}.")
@@ -97,8 +95,7 @@ class Progress:
     def next_hint(self, name: str) -> int:
         """Count one more hint seen for an exercise, and return how many that makes.
 
-        Raises:
-            ProgressError: it could not be written down.
+        Raises: ProgressError if it could not be written down.
         """
         with self._locked():
             state = self._load_or_put_aside()

@@ -69,8 +69,7 @@ def run_lesson(
     `timeout` is in seconds, for each cell. The checks in the notebook record progress as usual.
     Not for use inside a running event loop, such as a notebook's own.
 
-    Raises:
-        RunningError: the notebook is missing or damaged, or no kernel starts.
+    Raises: RunningError if the notebook is missing or damaged, or no kernel starts.
     """
     path = workspace.work_path(lesson)
     if not path.exists():
@@ -92,8 +91,7 @@ def run_cells(sources: list[str], folder: Path, timeout: float = CELL_SECONDS) -
     Empty cells are left out, as Jupyter leaves them out of its count. The list ends early where a
     cell ended the run.
 
-    Raises:
-        RunningError: no kernel starts.
+    Raises: RunningError if no kernel starts.
     """
     runs = [CellRun(n, source) for n, source in enumerate(filter(str.strip, sources), start=1)]
     ended = _wait_for(_run_all(runs, folder, timeout))

@@ -47,8 +47,7 @@ def find_root(start: Path | None = None) -> Path:
     A folder above `start` comes first, so that a learner with two copies of the course works in
     the one they stand in. Otherwise it is the checkout that this package is installed from.
 
-    Raises:
-        WorkspaceError: neither is a course folder.
+    Raises: WorkspaceError if neither is a course folder.
     """
     here = (start or Path.cwd()).resolve()
     checkout = Path(__file__).resolve().parent.parent
@@ -64,8 +63,7 @@ def find_root(start: Path | None = None) -> Path:
 def code_cells(path: Path) -> list[str]:
     """Read the source of every code cell of a notebook, in order, without running anything.
 
-    Raises:
-        WorkspaceError: the file is missing, or is no notebook.
+    Raises: WorkspaceError if the file is missing, or is no notebook.
     """
     # Python's own json rather than nbformat: this runs for commands that must start at once.
     try:
@@ -106,8 +104,7 @@ class Workspace:
     def here(cls, start: Path | None = None) -> Workspace:
         """Find the course folder, upwards from `start` (the current folder by default).
 
-        Raises:
-            WorkspaceError: there is none.
+        Raises: WorkspaceError if there is none.
         """
         return cls(find_root(start))
 
@@ -143,8 +140,7 @@ class Workspace:
 
         A path such as `work/05_attention.ipynb` is taken too, as a shell completes it.
 
-        Raises:
-            WorkspaceError: no lesson, or more than one, goes by that text.
+        Raises: WorkspaceError if no lesson, or more than one, goes by that text.
         """
         lessons = self.lessons()
         wanted = PurePath(text.strip()).name.removesuffix(".ipynb").lower()
@@ -162,8 +158,7 @@ class Workspace:
     def exercise_names(self, lesson: str) -> list[str]:
         """List a lesson's exercises: what its cells pass to `check(…)`, in order.
 
-        Raises:
-            WorkspaceError: the lesson's exercises can't be read.
+        Raises: WorkspaceError if the lesson's exercises can't be read.
         """
         cells = code_cells(self.exercise_path(lesson))
         names = [name for source in cells for name in _CHECK.findall(source)]
@@ -172,8 +167,7 @@ class Workspace:
     def start(self, lesson: str) -> Started:
         """Copy a lesson's exercises to `work/`, unless the learner has a copy.
 
-        Raises:
-            WorkspaceError: the copy could not be made.
+        Raises: WorkspaceError if the copy could not be made.
         """
         target = self.work_path(lesson)
         fresh = self._fresh(lesson)
@@ -189,16 +183,14 @@ class Workspace:
     def start_missing(self) -> list[Started]:
         """Copy the exercises of every lesson that the learner has no copy of.
 
-        Raises:
-            WorkspaceError: a copy could not be made.
+        Raises: WorkspaceError if a copy could not be made.
         """
         return [self.start(name) for name in self.lessons()]
 
     def reset(self, lesson: str, now: datetime | None = None) -> Reset:
         """Put a fresh copy in the place of the learner's, which is kept in `work/backups/`.
 
-        Raises:
-            WorkspaceError: a step failed; the learner's file is then still where it was.
+        Raises: WorkspaceError if a step failed; the learner's file is then still where it was.
         """
         target = self.work_path(lesson)
         fresh = self._fresh(lesson)

@@ -111,10 +111,11 @@ def test_too_long_for_a_cache():
 @pytest.mark.parametrize("name", DECODERS)
 def test_caches_of_another_number(name):
     model = MODELS[name]()
+    paired = name in ("transformer", "t5")
+    caches = model.new_caches(model.encode(ids()) if paired else 2, 7)[:1]
     with pytest.raises(ValueError, match="one cache for each of the 2 layers; there are 1"):
-        caches = model.new_caches(2, 7)[:1]
-        if name in ("transformer", "t5"):
-            model.decode(ids(), model.encode(ids()), caches=caches)
+        if paired:
+            model.decode(ids(), caches=caches)
         else:
             call(name, model, ids(), caches=caches)
 
@@ -126,6 +127,24 @@ def test_memory_of_another_shape(name):
     for wrong in (memory[:1], memory[0], memory[..., :8]):
         with pytest.raises(ValueError, match=r"memory must have the shape .* \(2, source, 16\)"):
             model.decode(ids(), wrong)
+    with pytest.raises(TypeError, match=r"memory must be a torch\.Tensor; it is a list"):
+        model.decode(ids(), [1.0])
+    with pytest.raises(ValueError, match="memory and target must be on one device"):
+        model.decode(ids(), memory.to("meta"))
+
+
+@pytest.mark.parametrize("name", ["transformer", "t5"])
+def test_memory_and_caches_are_told_apart(name):
+    model = MODELS[name]()
+    memory = model.encode(ids())
+    caches = model.new_caches(memory, 7)
+    with pytest.raises(ValueError, match="either memory or caches.* it got both"):
+        model.decode(ids(), memory, caches=caches)
+    with pytest.raises(ValueError, match="either memory or caches.* it got neither"):
+        model.decode(ids())
+    plain = MODELS["gpt"]().new_caches(2, 7)
+    with pytest.raises(ValueError, match="these caches hold no memory"):
+        model.decode(ids(), caches=plain)
 
 
 def test_segments():

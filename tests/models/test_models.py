@@ -204,6 +204,33 @@ def test_without_padding_the_fused_kernel_is_reached(name, monkeypatch):
     assert seen == [(None, True)] * 2 + [(None, False)] * 2
 
 
+@pytest.mark.parametrize("name", ["transformer", "t5"])
+def test_keys_and_values_of_the_memory_are_made_once(name):
+    torch.manual_seed(0)
+    model, made = MODELS[name]().eval(), []
+    for block in model.decoder:
+        block.cross_attention.key_proj.register_forward_hook(lambda *_: made.append("key"))
+        block.cross_attention.value_proj.register_forward_hook(lambda *_: made.append("value"))
+    caches = model.new_caches(model.encode(ids()), 7)
+    for place in range(7):
+        model.decode(ids()[:, place : place + 1], caches=caches)
+    assert made == ["key", "value"] * 2
+
+
+@pytest.mark.parametrize("name", ["transformer", "t5"])
+def test_selected_rows_take_their_memory_along(name):
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    memory, swapped = model.encode(ids()), torch.tensor([1, 0])
+    caches = model.new_caches(memory, 7)
+    model.decode(ids()[:, :6], caches=caches)
+    for cache in caches:
+        cache.select(swapped)
+    last = model.decode(ids()[swapped, 6:], caches=caches)
+    assert_close(last[swapped], model.decode(ids(), memory)[:, 6:], atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(last, last[swapped])
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_later_tokens_change_nothing_before_them(name):
     torch.manual_seed(0)

@@ -86,9 +86,9 @@ def test_cache(both, padded):
     memory = mine.encode(source, is_token=source_is_token)
 
     def step(ids, **rest):
-        return mine.decode(ids, memory, memory_is_token=source_is_token, **rest)
+        return mine.decode(ids, memory_is_token=source_is_token, **rest)
 
-    out = with_cache(step, mine.new_caches(3, 9), target, is_token if padded else None)
+    out = with_cache(step, mine.new_caches(memory, 9), target, is_token if padded else None)
     close(out[is_token], expected[is_token])
 
 

@@ -125,9 +125,9 @@ def test_padding_is_as_if_it_were_not_there(both, pad, cached):
         memory = mine.encode(SOURCE, is_token=source_is_token)
 
         def step(ids, **rest):
-            return mine.decode(ids, memory, memory_is_token=source_is_token, **rest)
+            return mine.decode(ids, memory_is_token=source_is_token, **rest)
 
-        out = with_cache(step, mine.new_caches(3, 9), TARGET, is_token)
+        out = with_cache(step, mine.new_caches(memory, 9), TARGET, is_token)
     else:
         out = mine(SOURCE, TARGET, source_is_token=source_is_token, is_token=is_token)
     for row in range(3):
@@ -148,7 +148,4 @@ def test_cache(both):
     memory = mine.encode(SOURCE)
     expected = logits(theirs, mine.token_embedding.weight, SOURCE, TARGET, ALL)
 
-    def step(ids, **rest):
-        return mine.decode(ids, memory, **rest)
-
-    close(with_cache(step, mine.new_caches(3, 9), TARGET), expected)
+    close(with_cache(mine.decode, mine.new_caches(memory, 9), TARGET), expected)

@@ -22,8 +22,7 @@ def check(answer: Any, name: str | None = None) -> Result:
         answer: The function or class itself, not what it returns.
         name: Name of the exercise; the answer's own name when None.
 
-    Returns:
-        A result that shows itself in a notebook.
+    Returns: A result that shows itself in a notebook.
     """
     name = getattr(answer, "__name__", None) if name is None else name
     if not callable(answer):

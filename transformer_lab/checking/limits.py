@@ -24,8 +24,7 @@ def call_within(seconds: float, function: Callable[[], T]) -> T:
         seconds: The limit.
         function: What to call.
 
-    Raises:
-        TimeLimitReached: The limit was reached.
+    Raises: TimeLimitReached if the limit was reached.
     """
     if hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread():
         return _call_with_alarm(seconds, function)

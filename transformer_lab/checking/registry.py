@@ -13,8 +13,7 @@ from transformer_lab.checking.exercise import Exercise
 def exercises() -> dict[str, Exercise]:
     """All exercises of the course by name, in the order of the lessons.
 
-    Raises:
-        ValueError: Two exercises have one name.
+    Raises: ValueError if two exercises have one name.
     """
     found: dict[str, Exercise] = {}
     for module in sorted(pkgutil.iter_modules(lessons.__path__), key=lambda each: each.name):
@@ -31,8 +30,7 @@ def exercises() -> dict[str, Exercise]:
 def find(name: str) -> Exercise:
     """The exercise of a name.
 
-    Raises:
-        ValueError: There is none; the message names those that come near.
+    Raises: ValueError if there is none; the message names those that come near.
     """
     known = exercises()
     if name in known:

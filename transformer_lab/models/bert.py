@@ -1,32 +1,40 @@
 """BERT (Devlin et al. 2019): an encoder that sees both ways, and the heads that it is trained with."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PostNorm, TransformerBlock
+from transformer_lab.checks import check_whole
 from transformer_lab.feedforward import FeedForward
-from transformer_lab.models.common import check_config, check_ids, check_length, encoder_mask
+from transformer_lab.models.common import (
+    IsSource,
+    Memory,
+    ModelConfig,
+    Source,
+    check_ids,
+    check_length,
+    encoder_mask,
+)
+
+Segments: TypeAlias = Source | None
+TokenLogits: TypeAlias = Float[Tensor, "batch source vocab"]
+Pooled: TypeAlias = Float[Tensor, "batch d_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BertConfig:
+class BertConfig(ModelConfig):
     """Settings of a BERT; those that nothing is said about are BERT-base uncased's.
 
     Args:
-        vocab_size: Number of different tokens.
         max_positions: Longest sequence, in tokens.
         num_segments: Number of kinds of segments (first and second sentence).
-        d_model: Features of each position.
-        num_layers: Number of blocks.
-        num_heads: Attention heads.
-        d_ff: Width within the feed-forward networks.
         dropout: Probability, everywhere that the paper drops.
-        norm_eps: Added to the variance before its root is taken.
 
     >>> BertConfig.large().num_layers
     24
@@ -41,9 +49,6 @@ class BertConfig:
     d_ff: int = 3072
     dropout: float = 0.1
     norm_eps: float = 1e-12
-
-    def __post_init__(self) -> None:
-        check_config(self)
 
     @classmethod
     def base(cls) -> "BertConfig":
@@ -61,11 +66,7 @@ class BertEncoder(nn.Module):
 
     x = norm(embedding(tokens) + position_embedding + segment_embedding); blocks without a causal mask.
 
-    Args:
-        config: The settings.
-
-    Source:
-        Devlin et al. 2019, section 3 and figure 2; the first weights and the norm's eps: the authors' code.
+    Source: Devlin et al. 2019, section 3 and figure 2; the first weights and the norm's eps: the authors' code.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -89,12 +90,8 @@ class BertEncoder(nn.Module):
         self.apply(_init_weights)
 
     def forward(
-        self,
-        tokens: Int[Tensor, "batch seq"],
-        *,
-        segments: Int[Tensor, "batch seq"] | None = None,
-        is_token: Bool[Tensor, "batch seq"] | None = None,
-    ) -> Float[Tensor, "batch seq d_model"]:
+        self, tokens: Source, *, segments: Segments = None, is_token: IsSource = None
+    ) -> Memory:
         """The tokens' vectors.
 
         Args:
@@ -102,12 +99,11 @@ class BertEncoder(nn.Module):
             segments: Which segment each belongs to, counted from 0; all to the first when None.
             is_token: True = a token, False = padding; all are tokens when None.
 
-        Raises:
-            ValueError: Shapes, ids or lengths don't fit.
+        Raises: ValueError if shapes, ids or lengths don't fit.
         """
         c = self.config
-        segments = torch.zeros_like(tokens) if segments is None else segments
         check_ids("tokens", tokens, c.vocab_size)
+        segments = torch.zeros_like(tokens) if segments is None else segments
         check_ids("segments", segments, c.num_segments, like=tokens)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         check_length(positions, c.max_positions)
@@ -122,11 +118,7 @@ class BertEncoder(nn.Module):
 class Bert(nn.Module):
     """The encoder, and a pooler that makes one vector of a sequence from that of its first token.
 
-    Args:
-        config: The settings.
-
-    Source:
-        Devlin et al. 2019, section 3; the pooler's tanh layer is in the authors' code.
+    Source: Devlin et al. 2019, section 3; the pooler's tanh layer is in the authors' code.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -137,12 +129,8 @@ class Bert(nn.Module):
         self.pooler.apply(_init_weights)
 
     def forward(
-        self,
-        tokens: Int[Tensor, "batch seq"],
-        *,
-        segments: Int[Tensor, "batch seq"] | None = None,
-        is_token: Bool[Tensor, "batch seq"] | None = None,
-    ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch d_model"]]:
+        self, tokens: Source, *, segments: Segments = None, is_token: IsSource = None
+    ) -> tuple[Memory, Pooled]:
         """The tokens' vectors and the sequences'; arguments as in `BertEncoder.forward`."""
         x = self.encoder(tokens, segments=segments, is_token=is_token)
         return x, self.pooler(x[:, 0]).tanh()
@@ -151,11 +139,7 @@ class Bert(nn.Module):
 class MaskedLMHead(nn.Module):
     """Logits of the token at each position: norm(gelu(x W + b)) embeddingᵀ + bias.
 
-    Args:
-        config: The settings.
-
-    Source:
-        Devlin et al. 2019, section 3.1; the layer before the embedding is in the authors' code.
+    Source: Devlin et al. 2019, section 3.1; the layer before the embedding is in the authors' code.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -165,26 +149,15 @@ class MaskedLMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.apply(_init_weights)
 
-    def forward(
-        self, x: Float[Tensor, "batch seq d_model"], embedding: Float[Tensor, "vocab d_model"]
-    ) -> Float[Tensor, "batch seq vocab"]:
-        """Logits at each position.
-
-        Args:
-            x: The tokens' vectors.
-            embedding: The weight of the token embedding, which serves as the last layer's.
-        """
+    def forward(self, x: Memory, embedding: Float[Tensor, "vocab d_model"]) -> TokenLogits:
+        """Logits from the tokens' vectors; the token embedding's weight serves as the last layer's."""
         return F.linear(self.norm(F.gelu(self.dense(x))), embedding, self.bias)
 
 
 class BertForMaskedLM(nn.Module):
     """Guesses tokens that were masked: the encoder and its masked-language-model head.
 
-    Args:
-        config: The settings.
-
-    Source:
-        Devlin et al. 2019, section 3.1, task 1.
+    Source: Devlin et al. 2019, section 3.1, task 1.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -194,12 +167,8 @@ class BertForMaskedLM(nn.Module):
         self.masked_lm_head = MaskedLMHead(config)
 
     def forward(
-        self,
-        tokens: Int[Tensor, "batch seq"],
-        *,
-        segments: Int[Tensor, "batch seq"] | None = None,
-        is_token: Bool[Tensor, "batch seq"] | None = None,
-    ) -> Float[Tensor, "batch seq vocab"]:
+        self, tokens: Source, *, segments: Segments = None, is_token: IsSource = None
+    ) -> TokenLogits:
         """Logits of the token at each position; arguments as in `BertEncoder.forward`."""
         x = self.encoder(tokens, segments=segments, is_token=is_token)
         return self.masked_lm_head(x, self.encoder.token_embedding.weight)
@@ -208,11 +177,7 @@ class BertForMaskedLM(nn.Module):
 class BertForPreTraining(nn.Module):
     """Both tasks of the pre-training: masked tokens, and whether the second segment follows the first.
 
-    Args:
-        config: The settings.
-
-    Source:
-        Devlin et al. 2019, section 3.1.
+    Source: Devlin et al. 2019, section 3.1.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -224,12 +189,8 @@ class BertForPreTraining(nn.Module):
         self.next_sentence_head.apply(_init_weights)
 
     def forward(
-        self,
-        tokens: Int[Tensor, "batch seq"],
-        *,
-        segments: Int[Tensor, "batch seq"] | None = None,
-        is_token: Bool[Tensor, "batch seq"] | None = None,
-    ) -> tuple[Float[Tensor, "batch seq vocab"], Float[Tensor, "batch 2"]]:
+        self, tokens: Source, *, segments: Segments = None, is_token: IsSource = None
+    ) -> tuple[TokenLogits, Float[Tensor, "batch 2"]]:
         """Logits of the tokens, and of (follows, doesn't); arguments as in `BertEncoder.forward`."""
         x, pooled = self.bert(tokens, segments=segments, is_token=is_token)
         embedding = self.bert.encoder.token_embedding.weight
@@ -237,23 +198,14 @@ class BertForPreTraining(nn.Module):
 
 
 class BertForClassification(nn.Module):
-    """Sorts whole sequences into classes.
+    """Sorts whole sequences into num_classes classes.
 
-    Args:
-        config: The settings.
-        num_classes: Number of classes.
-
-    Raises:
-        ValueError: num_classes is below 1.
-
-    Source:
-        Devlin et al. 2019, section 3.2 and figure 4 (a), (b).
+    Source: Devlin et al. 2019, section 3.2 and figure 4 (a), (b).
     """
 
     def __init__(self, config: BertConfig, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1; it is {num_classes}.")
+        check_whole("num_classes", num_classes)
         self.config = config
         self.bert = Bert(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -261,11 +213,7 @@ class BertForClassification(nn.Module):
         self.classifier.apply(_init_weights)
 
     def forward(
-        self,
-        tokens: Int[Tensor, "batch seq"],
-        *,
-        segments: Int[Tensor, "batch seq"] | None = None,
-        is_token: Bool[Tensor, "batch seq"] | None = None,
+        self, tokens: Source, *, segments: Segments = None, is_token: IsSource = None
     ) -> Float[Tensor, "batch classes"]:
         """Logits of the classes; arguments as in `BertEncoder.forward`."""
         _, pooled = self.bert(tokens, segments=segments, is_token=is_token)

@@ -1,62 +1,146 @@
-"""What all models share: checks of settings and input, who sees whom in a decoder, normal weights."""
+"""What all models share: settings, checks of their input, who sees whom in a decoder, first weights."""
 
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from transformer_lab.cache import KVCache
+from transformer_lab.cache import KeysValues, KVCache
+from transformer_lab.checks import (
+    check_above,
+    check_device,
+    check_floating,
+    check_probability,
+    check_tensor,
+    check_whole,
+)
 from transformer_lab.masks import causal_mask, token_mask
 
+# `new`: the tokens of this call; `all`: with those in the caches. True = a token, False = padding.
+Tokens: TypeAlias = Int[Tensor, "batch new"]
+IsToken: TypeAlias = Bool[Tensor, "batch all"] | None
+Logits: TypeAlias = Float[Tensor, "batch new vocab"]
+Source: TypeAlias = Int[Tensor, "batch source"]
+IsSource: TypeAlias = Bool[Tensor, "batch source"] | None
+Memory: TypeAlias = Float[Tensor, "batch source d_model"]
+Caches: TypeAlias = Sequence[KVCache] | None
 
-def check_config(config: Any) -> None:
-    """Refuse settings that no model can be built from.
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Settings that every model has; each gives them the values of its paper.
 
     Args:
-        config: A model's settings: a dataclass with d_model and num_heads, perhaps d_head.
+        vocab_size: Number of different tokens.
+        d_model: Features of each position.
+        num_layers: Number of blocks; of an encoder, and of its decoder again.
+        num_heads: Attention heads.
+        d_ff: Width within the feed-forward networks.
+        norm_eps: Added to the variance or mean square before its root is taken.
 
-    Raises:
-        TypeError: A size is no whole number.
-        ValueError: A size is below 1, a probability isn't one, or the heads don't divide d_model.
+    Raises: TypeError if a size is no whole number; ValueError if it is below 1, a probability isn't one,
+        or the heads don't divide d_model.
     """
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.type in (int, int | None) and value is not None:
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(
-                    f"{field.name} must be a whole number; it is {value!r} ({type(value).__name__})."
-                )
-            if value < 1:
-                raise ValueError(f"{field.name} must be at least 1; it is {value}.")
-        if field.name == "dropout" and not 0 <= value < 1:
-            raise ValueError(f"dropout is a probability, from 0 to below 1; it is {value}.")
-        if field.name == "norm_eps" and not value > 0:
-            raise ValueError(f"norm_eps must be above 0; it is {value}.")
-    free = any(field.name == "d_head" for field in fields(config))
-    if not free and config.d_model % config.num_heads:
-        raise ValueError(
-            f"d_model must be a multiple of num_heads; they are {config.d_model} and {config.num_heads}."
-        )
+
+    vocab_size: int
+    d_model: int
+    num_layers: int
+    num_heads: int
+    d_ff: int
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        names = {field.name: field.type for field in fields(self)}
+        for name, kind in names.items():
+            value = getattr(self, name)
+            if kind is int or (kind == int | None and value is not None):
+                check_whole(name, value)
+        check_above("norm_eps", self.norm_eps)
+        if "dropout" in names:
+            check_probability("dropout", getattr(self, "dropout"))  # noqa: B009
+        if "d_head" not in names and self.d_model % self.num_heads:
+            raise ValueError(
+                f"d_model must be a multiple of num_heads; they are {self.d_model} and {self.num_heads}."
+            )
+
+
+class Decoder(nn.Module):
+    """What models that are one stack of causal blocks share."""
+
+    blocks: nn.ModuleList
+
+    def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
+        """An empty cache for each layer, for so many sequences of at most max_len tokens, padding included."""
+        return [_new_cache(block, batch, max_len) for block in self.blocks]
+
+
+class EncoderDecoder(nn.Module):
+    """What models that write a target while they look at a source share."""
+
+    decoder: nn.ModuleList
+
+    def forward(
+        self,
+        source: Source,
+        target: Tokens,
+        *,
+        source_is_token: IsSource = None,
+        is_token: IsToken = None,
+    ) -> Logits:
+        """Logits of the token after each one of the target.
+
+        Args:
+            source: Token ids of the source.
+            target: Token ids of the target so far, the start token first.
+            source_is_token: True = a token of the source, False = padding.
+            is_token: The same for the target.
+
+        Raises: ValueError if shapes, ids or lengths don't fit.
+        """
+        memory = self.encode(source, is_token=source_is_token)
+        return self.decode(target, memory, memory_is_token=source_is_token, is_token=is_token)
+
+    def encode(self, source: Source, *, is_token: IsSource = None) -> Memory:
+        """One vector for each token of the source, of which is_token tells which are not padding."""
+        raise NotImplementedError
+
+    def decode(
+        self,
+        target: Tokens,
+        memory: Memory | None = None,
+        *,
+        memory_is_token: IsSource = None,
+        is_token: IsToken = None,
+        caches: Caches = None,
+    ) -> Logits:
+        """Logits of the token after each one of the target.
+
+        Args:
+            target: Token ids; with caches, those that are new.
+            memory: What `encode` made of the source; None with caches, which hold its keys and values.
+            memory_is_token: True = a token of the source, False = padding.
+            is_token: The same for the target, the cached tokens included.
+            caches: From `new_caches`; they take up the new tokens of the target.
+
+        Raises: ValueError if shapes, ids or lengths don't fit.
+        """
+        raise NotImplementedError
+
+    def new_caches(self, memory: Memory, max_len: int) -> list[KVCache]:
+        """A cache for each layer, with the memory's keys and values and room for max_len target tokens."""
+        blocks: list[Any] = list(self.decoder)
+        return [
+            _new_cache(block, len(memory), max_len, block.cross_attention.keys_values(memory))
+            for block in blocks
+        ]
 
 
 def check_ids(name: str, ids: Tensor, limit: int, like: Tensor | None = None) -> None:
-    """Refuse what can't be looked up in an embedding.
-
-    Args:
-        name: What to call them in the message.
-        ids: The ids, (batch, seq).
-        limit: Number of rows of the embedding.
-        like: Ids whose shape and device they must share.
-
-    Raises:
-        TypeError: They are no tensor.
-        ValueError: Shape, dtype, device or range are wrong.
-    """
-    if not isinstance(ids, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor; it is a {type(ids).__name__}.")
+    """Refuse what can't be looked up in an embedding of `limit` rows, or doesn't go with other ids."""
+    check_tensor(name, ids)
     if ids.dim() != 2 or ids.shape[1] == 0:
         raise ValueError(
             f"{name} must have the axes (batch, seq), with one token at least; "
@@ -78,107 +162,8 @@ def check_ids(name: str, ids: Tensor, limit: int, like: Tensor | None = None) ->
             )
 
 
-def check_memory(memory: Tensor, tokens: Tensor, d_model: int) -> None:
-    """Refuse what is no encoder's output for these sequences.
-
-    Args:
-        memory: The encoder's output.
-        tokens: Ids of the target's tokens.
-        d_model: Features of each position.
-
-    Raises:
-        ValueError: Its shape isn't (batch, source, d_model).
-    """
-    if memory.dim() != 3 or (memory.shape[0], memory.shape[2]) != (tokens.shape[0], d_model):
-        raise ValueError(
-            f"memory must have the shape (batch, source, d_model) = ({tokens.shape[0]}, source, {d_model}); "
-            f"its shape is {tuple(memory.shape)}."
-        )
-
-
-def encoder_mask(
-    is_token: Bool[Tensor, "batch seq"] | None, batch: int, length: int
-) -> Bool[Tensor, "batch 1 1 seq"] | None:
-    """Everyone sees all tokens of the own sequence; without padding there is nothing to mask.
-
-    Args:
-        is_token: True = a token, False = padding; all are tokens when None.
-        batch: Number of sequences.
-        length: Their length, padding included.
-
-    Raises:
-        ValueError: is_token doesn't fit.
-    """
-    if is_token is None:
-        return None
-    _check_is_token(is_token, batch, length)
-    return token_mask(is_token)
-
-
-def decoder_inputs(
-    tokens: Int[Tensor, "batch new"],
-    is_token: Bool[Tensor, "batch all"] | None,
-    caches: Sequence[KVCache] | None,
-    num_layers: int,
-) -> tuple[Tensor, Int[Tensor, "*#batch new"], Sequence[KVCache | None]]:
-    """Who sees whom in a decoder, where the new tokens stand, and each layer's cache.
-
-    Args:
-        tokens: Ids of the new tokens.
-        is_token: True = a token, False = padding, over all keys, those in the caches included.
-        caches: What was seen before, one for each layer.
-        num_layers: Number of the decoder's layers.
-
-    Returns:
-        The causal mask (left as it is where there is no padding, for the sake of the fused kernel);
-        the positions of the new tokens, counted from each sequence's first token; the caches.
-
-    Raises:
-        ValueError: is_token doesn't fit, or there isn't one cache for each layer.
-    """
-    if caches is not None and len(caches) != num_layers:
-        raise ValueError(
-            f"there must be one cache for each of the {num_layers} layers; there are {len(caches)}. "
-            "The model's new_caches makes them."
-        )
-    past = caches[0].length if caches else 0
-    total = past + tokens.shape[1]
-    mask: Tensor = causal_mask(tokens.shape[1], total, device=tokens.device)
-    positions = torch.arange(past, total, device=tokens.device)
-    if is_token is not None:
-        _check_is_token(is_token, tokens.shape[0], total)
-        mask = mask & token_mask(is_token)
-        positions = (is_token.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
-    return mask, positions, caches or [None] * num_layers
-
-
-def new_caches(blocks: nn.ModuleList, batch: int, max_len: int) -> list[KVCache]:
-    """An empty cache for each block, in the dtype and on the device of its weights.
-
-    Args:
-        blocks: A decoder's blocks.
-        batch: Number of sequences.
-        max_len: Most tokens, padding included.
-    """
-    caches = []
-    for block in blocks:
-        attention: Any = block.attention
-        weight, d_head = attention.key_proj.weight, attention.d_head
-        size = (batch, max_len, weight.shape[0] // d_head, d_head)
-        caches.append(KVCache(*size, dtype=weight.dtype, device=weight.device))
-    return caches
-
-
 def check_length(positions: Tensor, max_positions: int) -> None:
-    """Refuse positions that the model has no embedding for.
-
-    Args:
-        positions: Positions of the tokens, counted from 0.
-        max_positions: Number of positions that it knows.
-
-    Raises:
-        ValueError: A sequence is too long.
-    """
+    """Refuse positions, counted from 0, that the model has no embedding for."""
     if positions.device.type in ("meta", "cuda"):  # as in check_ids
         return
     if positions.numel() and int(positions.max()) >= max_positions:
@@ -188,17 +173,79 @@ def check_length(positions: Tensor, max_positions: int) -> None:
         )
 
 
+def encoder_mask(is_token: Tensor | None, batch: int, length: int) -> Tensor | None:
+    """Everyone sees all tokens of the own sequence; without padding there is nothing to mask."""
+    if is_token is None:
+        return None
+    mask = token_mask(is_token)
+    if is_token.shape != (batch, length):
+        raise ValueError(
+            f"is_token must have the shape (batch, all tokens, cached ones included) = {(batch, length)}; "
+            f"its shape is {tuple(is_token.shape)}."
+        )
+    return mask
+
+
+def decoder_inputs(
+    tokens: Tensor, is_token: Tensor | None, caches: Caches, num_layers: int
+) -> tuple[Tensor, Tensor, Sequence[KVCache | None]]:
+    """Who sees whom in a decoder, where the new tokens stand, and each layer's cache.
+
+    The causal mask is left as it is where there is no padding, for the sake of the fused kernel. Positions
+    are counted from each sequence's first token.
+    """
+    if caches is not None and len(caches) != num_layers:
+        raise ValueError(
+            f"there must be one cache for each of the {num_layers} layers; there are {len(caches)}. "
+            "The model's new_caches makes them."
+        )
+    past = caches[0].length if caches else 0
+    batch, total = len(tokens), past + tokens.shape[1]
+    mask: Tensor = causal_mask(tokens.shape[1], total, device=tokens.device)
+    seen = encoder_mask(is_token, batch, total)
+    if seen is None or is_token is None:
+        positions = torch.arange(past, total, device=tokens.device)
+    else:
+        mask = mask & seen
+        positions = (is_token.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+    return mask, positions, caches or [None] * num_layers
+
+
+def memory_inputs(
+    memory: Tensor | None,
+    is_token: Tensor | None,
+    caches: Caches,
+    tokens: Tensor,
+    config: ModelConfig,
+) -> tuple[Sequence[Any], Tensor | None]:
+    """For each layer what its cross-attention asks, and which tokens of the source it may see."""
+    if (memory is None) == (caches is None):
+        raise ValueError(
+            "a decoder needs either memory or caches, which hold what they need of the memory; "
+            f"it got {'neither' if memory is None else 'both'}."
+        )
+    if caches:
+        seen: list[KeysValues | None] = [cache.memory for cache in caches]
+        if seen[0] is None:
+            raise ValueError("these caches hold no memory. Make them with new_caches(memory, …).")
+        return seen, encoder_mask(is_token, len(tokens), seen[0].key.shape[2])
+    assert memory is not None
+    check_floating("memory", memory)
+    d_model = config.d_model
+    if memory.dim() != 3 or (memory.shape[0], memory.shape[2]) != (len(tokens), d_model):
+        raise ValueError(
+            f"memory must have the shape (batch, source, d_model) = ({len(tokens)}, source, {d_model}); "
+            f"its shape is {tuple(memory.shape)}."
+        )
+    check_device("memory", memory, "target", tokens)
+    return [memory] * config.num_layers, encoder_mask(is_token, *memory.shape[:2])
+
+
 def init_normal_(model: nn.Module, std: float, num_layers: int | None = None) -> None:
     """Draws the weights of linear layers and embeddings from N(0, std²), in place; biases become 0.
 
-    Args:
-        model: The model.
-        std: Standard deviation.
-        num_layers: When given, the projections that end a sublayer get std / √(2 · num_layers): so
-            the sum over all sublayers starts out as large as a single one.
-
-    Source:
-        Radford et al. 2019, section 2.3 (the scaling by depth).
+    With num_layers, the projections that end a sublayer get std / √(2 · num_layers): so the sum over all
+    sublayers starts out as large as a single one (Radford et al. 2019, section 2.3).
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -209,10 +256,7 @@ def init_normal_(model: nn.Module, std: float, num_layers: int | None = None) ->
             nn.init.zeros_(module.bias)
 
 
-def _check_is_token(is_token: Tensor, batch: int, total: int) -> None:
-    token_mask(is_token)  # its own checks: a boolean tensor with two axes
-    if is_token.shape != (batch, total):
-        raise ValueError(
-            f"is_token must have the shape (batch, all tokens, cached ones included) = {(batch, total)}; "
-            f"its shape is {tuple(is_token.shape)}."
-        )
+def _new_cache(block: Any, batch: int, max_len: int, memory: KeysValues | None = None) -> KVCache:
+    weight, d_head = block.attention.key_proj.weight, block.attention.d_head
+    heads, where = weight.shape[0] // d_head, {"dtype": weight.dtype, "device": weight.device}
+    return KVCache(batch, max_len, heads, d_head, memory=memory, **where)

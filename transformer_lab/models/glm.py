@@ -5,21 +5,24 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PreNorm, TransformerBlock
-from transformer_lab.cache import KVCache
 from transformer_lab.feedforward import FeedForward
 from transformer_lab.masks import prefix_mask, token_mask
 from transformer_lab.models.common import (
-    check_config,
+    Caches,
+    Decoder,
+    IsToken,
+    Logits,
+    ModelConfig,
+    Tokens,
     check_ids,
     decoder_inputs,
     init_normal_,
-    new_caches,
 )
 
 
@@ -59,11 +62,8 @@ def blank_infilling(
         start_id: Read before the first token of a span.
         end_id: Told after its last.
 
-    Raises:
-        ValueError: A span is empty, overlaps another or leaves the text.
-
-    Source:
-        Du et al. 2022, section 2.1 and figure 2; positions are counted from 0 here.
+    Raises: ValueError if a span is empty, overlaps another or leaves the text.
+    Source: Du et al. 2022, section 2.1 and figure 2; positions are counted from 0 here.
 
     >>> filled = blank_infilling(torch.arange(6), [(4, 6), (2, 3)], mask_id=90, start_id=91, end_id=92)
     >>> filled.tokens.tolist(), filled.positions.tolist()
@@ -98,19 +98,13 @@ def blank_infilling(
 
 
 @dataclass(frozen=True, kw_only=True)
-class GLMConfig:
+class GLMConfig(ModelConfig):
     """Settings of a GLM; those that nothing is said about are GLM-base's.
 
     Args:
-        vocab_size: Number of different tokens.
         max_positions: Longest part A, in tokens.
         max_span: Longest span, its start token included.
-        d_model: Features of each position.
-        num_layers: Number of blocks.
-        num_heads: Attention heads.
-        d_ff: Width within the feed-forward networks.
         dropout: Probability, everywhere that the paper drops.
-        norm_eps: Added to the variance before its root is taken.
 
     >>> GLMConfig.large().num_layers
     24
@@ -126,9 +120,6 @@ class GLMConfig:
     dropout: float = 0.1
     norm_eps: float = 1e-5
 
-    def __post_init__(self) -> None:
-        check_config(self)
-
     @classmethod
     def base(cls) -> "GLMConfig":
         """GLM-base, as large as BERT-base."""
@@ -140,20 +131,15 @@ class GLMConfig:
         return cls(d_model=1024, num_layers=24, num_heads=16, d_ff=4096)
 
 
-class GLM(nn.Module):
+class GLM(Decoder):
     """Predicts the tokens of spans, one after the other, from a text that it sees whole.
 
     x = embedding(tokens) + position_embedding + span_embedding; blocks under a prefix mask;
     logits = norm(x) embeddingᵀ.
 
-    Args:
-        config: The settings.
-
-    Source:
-        Du et al. 2022, sections 2.1 to 2.3; weights scaled by depth: Shoeybi et al. 2019, section 3.
-
-    Differs from the paper:
-        The paper says GELU; here its tanh form, as in the authors' code.
+    Source: Du et al. 2022, sections 2.1 to 2.3; weights scaled by depth: Shoeybi et al. 2019,
+        section 3.
+    Differs: The paper says GELU; here its tanh form, as in the authors' code.
     """
 
     def __init__(self, config: GLMConfig) -> None:
@@ -178,14 +164,14 @@ class GLM(nn.Module):
 
     def forward(
         self,
-        tokens: Int[Tensor, "batch new"],
-        positions: Int[Tensor, "batch new"],
-        span_positions: Int[Tensor, "batch new"],
+        tokens: Tokens,
+        positions: Tokens,
+        span_positions: Tokens,
         prefix_lengths: Int[Tensor, " batch"],
         *,
-        is_token: Bool[Tensor, "batch all"] | None = None,
-        caches: Sequence[KVCache] | None = None,
-    ) -> Float[Tensor, "batch new vocab"]:
+        is_token: IsToken = None,
+        caches: Caches = None,
+    ) -> Logits:
         """Logits of the token after each of these; `blank_infilling` makes the arguments.
 
         Args:
@@ -196,8 +182,7 @@ class GLM(nn.Module):
             is_token: True = a token, False = padding, over all tokens, the cached ones included.
             caches: From `new_caches`; they take up the new tokens.
 
-        Raises:
-            ValueError: Shapes, ids or lengths don't fit.
+        Raises: ValueError if shapes, ids or lengths don't fit.
         """
         c = self.config
         check_ids("tokens", tokens, c.vocab_size)
@@ -218,12 +203,3 @@ class GLM(nn.Module):
         for block, cache in zip(self.blocks, each, strict=True):
             x = block(x, mask=mask, cache=cache)
         return F.linear(self.final_norm(x), self.token_embedding.weight)
-
-    def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
-        """An empty cache for each layer.
-
-        Args:
-            batch: Number of sequences.
-            max_len: Most tokens, padding included.
-        """
-        return new_caches(self.blocks, batch, max_len)

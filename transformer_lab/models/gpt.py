@@ -1,39 +1,35 @@
 """GPT (Radford et al. 2018, 2019): a causal decoder with learned positions and the embedding as its head."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PostNorm, PreNorm, TransformerBlock
-from transformer_lab.cache import KVCache
 from transformer_lab.feedforward import FeedForward
 from transformer_lab.models.common import (
-    check_config,
+    Caches,
+    Decoder,
+    IsToken,
+    Logits,
+    ModelConfig,
+    Tokens,
     check_ids,
     check_length,
     decoder_inputs,
     init_normal_,
-    new_caches,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class GPTConfig:
+class GPTConfig(ModelConfig):
     """Settings of a GPT; those that nothing is said about are GPT-2 small's.
 
     Args:
-        vocab_size: Number of different tokens.
         max_positions: Longest sequence, in tokens.
-        d_model: Features of each position.
-        num_layers: Number of blocks.
-        num_heads: Attention heads.
-        d_ff: Width within the feed-forward networks.
         dropout: Probability, everywhere that the papers drop.
-        norm_eps: Added to the variance before its root is taken.
         residual: The wrapper around each sublayer, made from a norm and the dropout.
         final_norm: The norm before the head, made from d_model and norm_eps.
 
@@ -51,9 +47,6 @@ class GPTConfig:
     norm_eps: float = 1e-5
     residual: Callable[..., nn.Module] = PreNorm
     final_norm: Callable[..., nn.Module] = nn.LayerNorm
-
-    def __post_init__(self) -> None:
-        check_config(self)
 
     @classmethod
     def gpt_1(cls) -> "GPTConfig":
@@ -81,16 +74,12 @@ class GPTConfig:
         return cls(d_model=1600, num_layers=48, num_heads=25, d_ff=6400)
 
 
-class GPT(nn.Module):
+class GPT(Decoder):
     """Predicts each next token from those before it.
 
     x = embedding(tokens) + position_embedding; causal blocks; logits = norm(x) embeddingᵀ.
 
-    Args:
-        config: The settings.
-
-    Source:
-        Radford et al. 2019, section 2.3; 2018, section 3.1 and 4.1 (its base, and the weights' scale).
+    Source: Radford et al. 2019, section 2.3; 2018, section 3.1 and 4.1 (its base, and the weights' scale).
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -112,13 +101,7 @@ class GPT(nn.Module):
         self.final_norm = c.final_norm(c.d_model, c.norm_eps)
         init_normal_(self, std=0.02, num_layers=c.num_layers)
 
-    def forward(
-        self,
-        tokens: Int[Tensor, "batch new"],
-        *,
-        is_token: Bool[Tensor, "batch all"] | None = None,
-        caches: Sequence[KVCache] | None = None,
-    ) -> Float[Tensor, "batch new vocab"]:
+    def forward(self, tokens: Tokens, *, is_token: IsToken = None, caches: Caches = None) -> Logits:
         """Logits of the token after each of these.
 
         Args:
@@ -126,8 +109,7 @@ class GPT(nn.Module):
             is_token: True = a token, False = padding, over all tokens, the cached ones included.
             caches: From `new_caches`; they take up the new tokens.
 
-        Raises:
-            ValueError: Shapes, ids or lengths don't fit.
+        Raises: ValueError if shapes, ids or lengths don't fit.
         """
         check_ids("tokens", tokens, self.config.vocab_size)
         mask, positions, each = decoder_inputs(tokens, is_token, caches, len(self.blocks))
@@ -136,12 +118,3 @@ class GPT(nn.Module):
         for block, cache in zip(self.blocks, each, strict=True):
             x = block(x, mask=mask, cache=cache)
         return F.linear(self.final_norm(x), self.token_embedding.weight)
-
-    def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
-        """An empty cache for each layer.
-
-        Args:
-            batch: Number of sequences.
-            max_len: Most tokens, padding included.
-        """
-        return new_caches(self.blocks, batch, max_len)

@@ -1,45 +1,38 @@
 """LLaMA 1, 2, 3 and Mistral: a causal decoder with RMSNorm, SwiGLU, rotary positions and no biases."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PreNorm, TransformerBlock
-from transformer_lab.cache import KVCache
 from transformer_lab.feedforward import GatedFeedForward
 from transformer_lab.masks import sliding_window_mask
 from transformer_lab.models.common import (
-    check_config,
+    Caches,
+    Decoder,
+    IsToken,
+    Logits,
+    ModelConfig,
+    Tokens,
     check_ids,
     decoder_inputs,
     init_normal_,
-    new_caches,
 )
 from transformer_lab.norms import RMSNorm
 from transformer_lab.positions import RotaryEmbedding, llama3_frequencies, rope_frequencies
 
 
 def rope(d_head: int, base: float = 10_000.0) -> RotaryEmbedding:
-    """Plain rotary positions over a whole head.
-
-    Args:
-        d_head: Features of a head.
-        base: How much slower the slowest pair turns than the first, nearly.
-    """
+    """Plain rotary positions over a whole head of d_head features."""
     return RotaryEmbedding(rope_frequencies(d_head, base))
 
 
 def llama_3_2_rope(d_head: int) -> RotaryEmbedding:
-    """The rotary positions of Llama 3.2, stretched 32 times over those of Llama 3.
-
-    Args:
-        d_head: Features of a head.
-    """
+    """The rotary positions of Llama 3.2, stretched 32 times over those of Llama 3."""
     return RotaryEmbedding(llama3_frequencies(rope_frequencies(d_head, 500_000.0), factor=32.0))
 
 
@@ -47,17 +40,11 @@ LLAMA_3_ROPE = partial(rope, base=500_000.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaConfig:
+class LlamaConfig(ModelConfig):
     """Settings of a LLaMA; those that nothing is said about are the first 7B's.
 
     Args:
-        vocab_size: Number of different tokens.
-        d_model: Features of each position.
-        num_layers: Number of blocks.
-        num_heads: Query heads.
         num_kv_heads: Heads of keys and values; each serves num_heads / num_kv_heads query heads.
-        d_ff: Width within the feed-forward networks.
-        norm_eps: Added to the mean square before its root is taken.
         rotary: Makes the rotary positions for heads of a given width.
         window: Keys that a query sees at most, itself among them; all when None.
         tied: Whether the head is the embedding.
@@ -76,9 +63,6 @@ class LlamaConfig:
     rotary: Callable[[int], nn.Module] = rope
     window: int | None = None
     tied: bool = False
-
-    def __post_init__(self) -> None:
-        check_config(self)
 
     @property
     def d_head(self) -> int:
@@ -108,64 +92,37 @@ class LlamaConfig:
     @classmethod
     def llama_2_70b(cls) -> "LlamaConfig":
         """LLaMA 2 70B."""
-        return cls(
-            d_model=8192, num_layers=80, num_heads=64, num_kv_heads=8, d_ff=28_672, norm_eps=1e-5
-        )
-
-    @classmethod
-    def llama_3_8b(cls) -> "LlamaConfig":
-        """Llama 3 8B."""
-        return cls(
-            vocab_size=128_256, num_kv_heads=8, d_ff=14_336, norm_eps=1e-5, rotary=LLAMA_3_ROPE
-        )
-
-    @classmethod
-    def llama_3_70b(cls) -> "LlamaConfig":
-        """Llama 3 70B."""
-        return cls(
-            vocab_size=128_256,
-            d_model=8192,
-            num_layers=80,
-            num_heads=64,
-            num_kv_heads=8,
-            d_ff=28_672,
-            norm_eps=1e-5,
-            rotary=LLAMA_3_ROPE,
-        )
-
-    @classmethod
-    def llama_3_2_1b(cls) -> "LlamaConfig":
-        """Llama 3.2 1B, whose head is the embedding."""
-        return cls(
-            vocab_size=128_256,
-            d_model=2048,
-            num_layers=16,
-            num_kv_heads=8,
-            d_ff=8192,
-            norm_eps=1e-5,
-            rotary=llama_3_2_rope,
-            tied=True,
-        )
+        return replace(cls.llama_65b(), num_kv_heads=8, d_ff=28_672, norm_eps=1e-5)
 
     @classmethod
     def mistral_7b(cls) -> "LlamaConfig":
         """Mistral 7B, the first version, with its sliding window."""
         return cls(num_kv_heads=8, d_ff=14_336, norm_eps=1e-5, window=4096)
 
+    @classmethod
+    def llama_3_8b(cls) -> "LlamaConfig":
+        """Llama 3 8B."""
+        return replace(cls.mistral_7b(), vocab_size=128_256, window=None, rotary=LLAMA_3_ROPE)
 
-class Llama(nn.Module):
+    @classmethod
+    def llama_3_70b(cls) -> "LlamaConfig":
+        """Llama 3 70B."""
+        return replace(cls.llama_2_70b(), vocab_size=128_256, rotary=LLAMA_3_ROPE)
+
+    @classmethod
+    def llama_3_2_1b(cls) -> "LlamaConfig":
+        """Llama 3.2 1B, whose head is the embedding."""
+        smaller = {"d_model": 2048, "num_layers": 16, "d_ff": 8192}
+        return replace(cls.llama_3_8b(), **smaller, rotary=llama_3_2_rope, tied=True)
+
+
+class Llama(Decoder):
     """Predicts each next token from those before it.
 
     x = embedding(tokens); causal blocks with rotary positions; logits = head(norm(x)).
 
-    Args:
-        config: The settings.
-
-    Source:
-        Touvron et al. 2023a, section 2.2; grouped queries: 2023b, section 2.2; the window: Jiang et al. 2023.
-
-    Differs from the paper:
-        None of them states the first weights; here N(0, 0.02²), as in Hugging Face's code.
+    Source: Touvron et al. 2023a, section 2.2; grouped queries: 2023b, section 2.2; the window: Jiang et al.
+        2023. Differs: none of them states the first weights; here N(0, 0.02²), as in Hugging Face's code.
     """
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -188,23 +145,8 @@ class Llama(nn.Module):
             self.lm_head = nn.Linear(c.d_model, c.vocab_size, bias=False)
         init_normal_(self, std=0.02)
 
-    def forward(
-        self,
-        tokens: Int[Tensor, "batch new"],
-        *,
-        is_token: Bool[Tensor, "batch all"] | None = None,
-        caches: Sequence[KVCache] | None = None,
-    ) -> Float[Tensor, "batch new vocab"]:
-        """Logits of the token after each of these.
-
-        Args:
-            tokens: Token ids; with caches, those that are new.
-            is_token: True = a token, False = padding, over all tokens, the cached ones included.
-            caches: From `new_caches`; they take up the new tokens.
-
-        Raises:
-            ValueError: Shapes or ids don't fit.
-        """
+    def forward(self, tokens: Tokens, *, is_token: IsToken = None, caches: Caches = None) -> Logits:
+        """Logits of the token after each of these; arguments and errors as in `GPT.forward`."""
         c = self.config
         check_ids("tokens", tokens, c.vocab_size)
         mask, positions, each = decoder_inputs(tokens, is_token, caches, len(self.blocks))
@@ -217,12 +159,3 @@ class Llama(nn.Module):
             x = block(x, mask=mask, positions=positions, cache=cache)
         head = self.token_embedding if c.tied else self.lm_head
         return F.linear(self.final_norm(x), head.weight)
-
-    def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
-        """An empty cache for each layer.
-
-        Args:
-            batch: Number of sequences.
-            max_len: Most tokens, padding included.
-        """
-        return new_caches(self.blocks, batch, max_len)

@@ -1,24 +1,29 @@
 """T5 (Raffel et al. 2020): encoder and decoder with RMSNorm, relative positions and unscaled scores."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import DecoderBlock, PreNorm, TransformerBlock
-from transformer_lab.cache import KVCache
 from transformer_lab.feedforward import FeedForward, GatedFeedForward
 from transformer_lab.models.common import (
-    check_config,
+    Caches,
+    EncoderDecoder,
+    IsSource,
+    IsToken,
+    Logits,
+    Memory,
+    ModelConfig,
+    Source,
+    Tokens,
     check_ids,
-    check_memory,
     decoder_inputs,
     encoder_mask,
-    new_caches,
+    memory_inputs,
 )
 from transformer_lab.norms import RMSNorm
 from transformer_lab.positions import RelativePositionBias
@@ -27,18 +32,12 @@ GELU_TANH = partial(nn.GELU, "tanh")
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5Config:
+class T5Config(ModelConfig):
     """Settings of a T5; those that nothing is said about are T5-small's.
 
     Args:
-        vocab_size: Number of different tokens.
-        d_model: Features of each position.
         d_head: Features of each head; num_heads · d_head need not be d_model.
-        num_layers: Number of blocks in the encoder, and again in the decoder.
-        num_heads: Attention heads.
-        d_ff: Width within the feed-forward networks.
         dropout: Probability, everywhere that the paper drops.
-        norm_eps: Added to the mean square before its root is taken.
         feed_forward: The feed-forward network, made from d_model, d_ff and an activation.
         activation: Makes the activation.
         tied: Whether the head is the embedding; its input is then divided by √d_model.
@@ -59,9 +58,6 @@ class T5Config:
     activation: Callable[[], nn.Module] = nn.ReLU
     tied: bool = True
 
-    def __post_init__(self) -> None:
-        check_config(self)
-
     @classmethod
     def small(cls) -> "T5Config":
         """T5-small, version 1.0."""
@@ -75,39 +71,20 @@ class T5Config:
     @classmethod
     def v1_1_small(cls) -> "T5Config":
         """T5-small, version 1.1."""
-        return cls(
-            num_layers=8,
-            num_heads=6,
-            d_ff=1024,
-            feed_forward=GatedFeedForward,
-            activation=GELU_TANH,
-            tied=False,
-        )
+        return replace(cls.v1_1_base(), d_model=512, num_layers=8, num_heads=6, d_ff=1024)
 
     @classmethod
     def v1_1_base(cls) -> "T5Config":
         """T5-base, version 1.1."""
-        return cls(
-            d_model=768,
-            num_layers=12,
-            num_heads=12,
-            feed_forward=GatedFeedForward,
-            activation=GELU_TANH,
-            tied=False,
-        )
+        gated = replace(cls.base(), feed_forward=GatedFeedForward, activation=GELU_TANH)
+        return replace(gated, d_ff=2048, tied=False)
 
 
-class T5(nn.Module):
+class T5(EncoderDecoder):
     """Writes the target token by token while it looks at the whole source.
 
-    Args:
-        config: The settings.
-
-    Source:
-        Raffel et al. 2020, section 2.1; version 1.1 (gated, untied): Shazeer 2020 and the authors' code.
-
-    Differs from the paper:
-        The untied head starts with d_model^(-1/2), which the published code leaves to its library.
+    Source: Raffel et al. 2020, section 2.1; version 1.1 (gated, untied): Shazeer 2020 and the authors' code.
+        Differs: the untied head starts with d_model^(-1/2), which the published code leaves to its library.
     """
 
     def __init__(self, config: T5Config) -> None:
@@ -143,40 +120,8 @@ class T5(nn.Module):
             self.lm_head = nn.Linear(c.d_model, c.vocab_size, bias=False)
         self._init_weights()
 
-    def forward(
-        self,
-        source: Int[Tensor, "batch source"],
-        target: Int[Tensor, "batch new"],
-        *,
-        source_is_token: Bool[Tensor, "batch source"] | None = None,
-        is_token: Bool[Tensor, "batch all"] | None = None,
-    ) -> Float[Tensor, "batch new vocab"]:
-        """Logits of the token after each one of the target.
-
-        Args:
-            source: Token ids of the source.
-            target: Token ids of the target so far, the start token first.
-            source_is_token: True = a token of the source, False = padding.
-            is_token: The same for the target.
-
-        Raises:
-            ValueError: Shapes or ids don't fit.
-        """
-        memory = self.encode(source, is_token=source_is_token)
-        return self.decode(target, memory, memory_is_token=source_is_token, is_token=is_token)
-
-    def encode(
-        self,
-        source: Int[Tensor, "batch source"],
-        *,
-        is_token: Bool[Tensor, "batch source"] | None = None,
-    ) -> Float[Tensor, "batch source d_model"]:
-        """One vector for each token of the source.
-
-        Args:
-            source: Token ids.
-            is_token: True = a token, False = padding.
-        """
+    def encode(self, source: Source, *, is_token: IsSource = None) -> Memory:
+        """See `EncoderDecoder.encode`."""
         check_ids("source", source, self.config.vocab_size)
         mask = encoder_mask(is_token, *source.shape)
         bias = self.encoder_bias(source.shape[1], source.shape[1])
@@ -187,43 +132,26 @@ class T5(nn.Module):
 
     def decode(
         self,
-        target: Int[Tensor, "batch new"],
-        memory: Float[Tensor, "batch source d_model"],
+        target: Tokens,
+        memory: Memory | None = None,
         *,
-        memory_is_token: Bool[Tensor, "batch source"] | None = None,
-        is_token: Bool[Tensor, "batch all"] | None = None,
-        caches: Sequence[KVCache] | None = None,
-    ) -> Float[Tensor, "batch new vocab"]:
-        """Logits of the token after each one of the target.
-
-        Args:
-            target: Token ids; with caches, those that are new.
-            memory: What `encode` made of the source.
-            memory_is_token: True = a token of the source, False = padding.
-            is_token: The same for the target, the cached tokens included.
-            caches: From `new_caches`; they take up the new tokens of the target.
-        """
-        check_ids("target", target, self.config.vocab_size)
-        check_memory(memory, target, self.config.d_model)
-        memory_mask = encoder_mask(memory_is_token, *memory.shape[:2])
-        mask, _, each = decoder_inputs(target, is_token, caches, len(self.decoder))
+        memory_is_token: IsSource = None,
+        is_token: IsToken = None,
+        caches: Caches = None,
+    ) -> Logits:
+        """See `EncoderDecoder.decode`."""
+        c = self.config
+        check_ids("target", target, c.vocab_size)
+        asked, memory_mask = memory_inputs(memory, memory_is_token, caches, target, c)
+        mask, _, each = decoder_inputs(target, is_token, caches, c.num_layers)
         bias = self.decoder_bias(*mask.shape[-2:])
         x = self.dropout(self.token_embedding(target))
-        for block, cache in zip(self.decoder, each, strict=True):
-            x = block(x, memory, memory_mask=memory_mask, mask=mask, score_bias=bias, cache=cache)
+        for block, seen, cache in zip(self.decoder, asked, each, strict=True):
+            x = block(x, seen, memory_mask=memory_mask, mask=mask, score_bias=bias, cache=cache)
         x = self.dropout(self.decoder_norm(x))
-        if self.config.tied:
-            return F.linear(x * self.config.d_model**-0.5, self.token_embedding.weight)
+        if c.tied:
+            return F.linear(x * c.d_model**-0.5, self.token_embedding.weight)
         return self.lm_head(x)
-
-    def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
-        """An empty cache for each layer of the decoder.
-
-        Args:
-            batch: Number of sequences.
-            max_len: Most tokens of the target, padding included.
-        """
-        return new_caches(self.decoder, batch, max_len)
 
     def _init_weights(self) -> None:
         for name, module in self.named_modules():

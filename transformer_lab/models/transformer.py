@@ -1,41 +1,39 @@
 """The Transformer (Vaswani et al. 2017): encoder and decoder with post-norm and sinusoidal positions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import DecoderBlock, PostNorm, TransformerBlock
-from transformer_lab.cache import KVCache
 from transformer_lab.feedforward import FeedForward
 from transformer_lab.models.common import (
-    check_config,
+    Caches,
+    EncoderDecoder,
+    IsSource,
+    IsToken,
+    Logits,
+    Memory,
+    ModelConfig,
+    Source,
+    Tokens,
     check_ids,
     check_length,
-    check_memory,
     decoder_inputs,
     encoder_mask,
-    new_caches,
+    memory_inputs,
 )
 from transformer_lab.positions import sinusoidal_positions
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(ModelConfig):
     """Settings of a Transformer; those that nothing is said about are the paper's base model's.
 
     Args:
-        vocab_size: Number of different tokens, of both languages together.
         max_positions: Longest sequence, in tokens.
-        d_model: Features of each position.
-        num_layers: Number of blocks in the encoder, and again in the decoder.
-        num_heads: Attention heads.
-        d_ff: Width within the feed-forward networks.
         dropout: Probability of dropping a number of the embeddings and of each sublayer's output.
-        norm_eps: Added to the variance before its root is taken.
 
     >>> TransformerConfig.big().d_model
     1024
@@ -50,9 +48,6 @@ class TransformerConfig:
     dropout: float = 0.1
     norm_eps: float = 1e-5
 
-    def __post_init__(self) -> None:
-        check_config(self)
-
     @classmethod
     def base(cls) -> "TransformerConfig":
         """The base model of table 3."""
@@ -64,21 +59,14 @@ class TransformerConfig:
         return cls(d_model=1024, num_heads=16, d_ff=4096, dropout=0.3)
 
 
-class Transformer(nn.Module):
+class Transformer(EncoderDecoder):
     """Writes the target token by token while it looks at the whole source.
 
     x = √d_model · embedding(tokens) + sinusoidal positions; blocks; logits = x embeddingᵀ. One embedding
     serves source, target and head.
 
-    Args:
-        config: The settings.
-
-    Source:
-        Vaswani et al. 2017, section 3.
-
-    Differs from the paper:
-        It states neither norm_eps nor the first weights: here torch's 1e-5, Xavier's uniform weights, and
-        an embedding from N(0, 1/d_model), as in the authors' code.
+    Source: Vaswani et al. 2017, section 3. Differs: it states neither norm_eps nor the first weights. Here
+        torch's 1e-5, Xavier's uniform weights, and an embedding from N(0, 1/d_model), as in the authors' code.
     """
 
     positions: Tensor
@@ -109,40 +97,8 @@ class Transformer(nn.Module):
         )
         self._init_weights()
 
-    def forward(
-        self,
-        source: Int[Tensor, "batch source"],
-        target: Int[Tensor, "batch new"],
-        *,
-        source_is_token: Bool[Tensor, "batch source"] | None = None,
-        is_token: Bool[Tensor, "batch all"] | None = None,
-    ) -> Float[Tensor, "batch new vocab"]:
-        """Logits of the token after each one of the target.
-
-        Args:
-            source: Token ids of the source.
-            target: Token ids of the target so far, the start token first.
-            source_is_token: True = a token of the source, False = padding.
-            is_token: The same for the target.
-
-        Raises:
-            ValueError: Shapes, ids or lengths don't fit.
-        """
-        memory = self.encode(source, is_token=source_is_token)
-        return self.decode(target, memory, memory_is_token=source_is_token, is_token=is_token)
-
-    def encode(
-        self,
-        source: Int[Tensor, "batch source"],
-        *,
-        is_token: Bool[Tensor, "batch source"] | None = None,
-    ) -> Float[Tensor, "batch source d_model"]:
-        """One vector for each token of the source.
-
-        Args:
-            source: Token ids.
-            is_token: True = a token, False = padding.
-        """
+    def encode(self, source: Source, *, is_token: IsSource = None) -> Memory:
+        """See `EncoderDecoder.encode`."""
         check_ids("source", source, self.config.vocab_size)
         mask = encoder_mask(is_token, *source.shape)
         _, positions, _ = decoder_inputs(source, is_token, None, len(self.encoder))
@@ -153,39 +109,22 @@ class Transformer(nn.Module):
 
     def decode(
         self,
-        target: Int[Tensor, "batch new"],
-        memory: Float[Tensor, "batch source d_model"],
+        target: Tokens,
+        memory: Memory | None = None,
         *,
-        memory_is_token: Bool[Tensor, "batch source"] | None = None,
-        is_token: Bool[Tensor, "batch all"] | None = None,
-        caches: Sequence[KVCache] | None = None,
-    ) -> Float[Tensor, "batch new vocab"]:
-        """Logits of the token after each one of the target.
-
-        Args:
-            target: Token ids; with caches, those that are new.
-            memory: What `encode` made of the source.
-            memory_is_token: True = a token of the source, False = padding.
-            is_token: The same for the target, the cached tokens included.
-            caches: From `new_caches`; they take up the new tokens of the target.
-        """
-        check_ids("target", target, self.config.vocab_size)
-        check_memory(memory, target, self.config.d_model)
-        memory_mask = encoder_mask(memory_is_token, *memory.shape[:2])
-        mask, positions, each = decoder_inputs(target, is_token, caches, len(self.decoder))
+        memory_is_token: IsSource = None,
+        is_token: IsToken = None,
+        caches: Caches = None,
+    ) -> Logits:
+        """See `EncoderDecoder.decode`."""
+        c = self.config
+        check_ids("target", target, c.vocab_size)
+        asked, memory_mask = memory_inputs(memory, memory_is_token, caches, target, c)
+        mask, positions, each = decoder_inputs(target, is_token, caches, c.num_layers)
         x = self._embed(target, positions)
-        for block, cache in zip(self.decoder, each, strict=True):
-            x = block(x, memory, memory_mask=memory_mask, mask=mask, cache=cache)
+        for block, seen, cache in zip(self.decoder, asked, each, strict=True):
+            x = block(x, seen, memory_mask=memory_mask, mask=mask, cache=cache)
         return F.linear(x, self.token_embedding.weight)
-
-    def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
-        """An empty cache for each layer of the decoder.
-
-        Args:
-            batch: Number of sequences.
-            max_len: Most tokens of the target, padding included.
-        """
-        return new_caches(self.decoder, batch, max_len)
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         check_length(positions, self.config.max_positions)

@@ -1,0 +1,1 @@
+"""The data are what they say, and the same on every run."""
