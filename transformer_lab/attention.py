@@ -1,7 +1,7 @@
 """Scaled dot-product attention and multi-head attention (Vaswani et al. 2017, section 3.2)."""
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,7 +49,7 @@ def attention_weights(
     >>> attention_weights(torch.zeros(1, 4), torch.zeros(2, 4))
     tensor([[0.5000, 0.5000]])
     """
-    _check_pair(query, key)
+    _check_inputs(query, key)
     _check_mask_and_bias(query, key, mask, score_bias)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = query @ key.mT * scale
@@ -96,8 +96,7 @@ def scaled_dot_product_attention(
     >>> scaled_dot_product_attention(torch.zeros(1, 4), torch.zeros(2, 4), value)
     tensor([[2.]])
     """
-    _check_pair(query, key)
-    _check_value(key, value)
+    _check_inputs(query, key, value)
     _check_mask_and_bias(query, key, mask, score_bias)
     check_probability("dropout", dropout)
     return _fused(query, key, value, mask, score_bias, scale, dropout)
@@ -199,11 +198,10 @@ class MultiHeadAttention(nn.Module):
         *,
         mask: Mask = None,
         score_bias: ScoreBias = None,
-        positions: Int[Tensor, "*rows query"] | None = None,
-        cache: KVCache | None = None,
+        **where: Any,
     ) -> Float[Tensor, "batch heads query all"]:
-        """The attention weights that `forward` would use, head by head, for looking at them."""
-        query, key, _ = self._project(x, memory, positions, cache)
+        """The attention weights that `forward` would use with the same arguments, for looking at them."""
+        query, key, _ = self._project(x, memory, **where)
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
         return attention_weights(query, key, mask, score_bias, self.scale)
 
@@ -221,8 +219,8 @@ class MultiHeadAttention(nn.Module):
         self,
         x: Tensor,
         memory: Tensor | KeysValues | None,
-        positions: Tensor | None,
-        cache: KVCache | None,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         check_features("x", x, self.query_proj.weight)
         if x.dim() != 3:
@@ -274,10 +272,10 @@ def _fused(
     )
 
 
-def _check_pair(query: Tensor, key: Tensor) -> None:
-    check_floating("query", query)
-    _check_kind("key", key, query)
-    for name, tensor in (("query", query), ("key", key)):
+def _check_inputs(query: Tensor, key: Tensor, value: Tensor | None = None) -> None:
+    inputs = {"query": query, "key": key} | ({} if value is None else {"value": value})
+    for name, tensor in inputs.items():
+        _check_kind(name, tensor, query)
         if tensor.dim() < 2:
             raise ValueError(
                 f"{name} needs at least two axes (…, positions, features); its shape is {_shape(tensor)}."
@@ -292,11 +290,7 @@ def _check_pair(query: Tensor, key: Tensor) -> None:
             f"query and key must have the same leading axes: query has {_shape(query)}, "
             f"key has {_shape(key)}. Repeat or expand the smaller one on purpose; it is not done in silence."
         )
-
-
-def _check_value(key: Tensor, value: Tensor) -> None:
-    _check_kind("value", value, key)
-    if value.dim() != key.dim() or value.shape[:-1] != key.shape[:-1]:
+    if value is not None and value.shape[:-1] != key.shape[:-1]:
         raise ValueError(
             f"there must be one value for each key: key has shape {_shape(key)}, value {_shape(value)}; "
             "all axes but the last must be equal."

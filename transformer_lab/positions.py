@@ -5,6 +5,7 @@ Learned absolute positions need nothing of this module: they are an `nn.Embeddin
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -19,11 +20,15 @@ from transformer_lab.checks import (
     check_whole_tensor,
 )
 
-Rotation = Callable[[Tensor, Tensor, Tensor], Tensor]
+Device: TypeAlias = torch.device | str | None
+Frequencies: TypeAlias = Float[Tensor, " pairs"]  # radians from one position to the next
+Features: TypeAlias = Float[Tensor, "*batch seq d_rotary"]
+OfPairs: TypeAlias = Float[Tensor, "*#batch #seq pairs"]  # a number for each pair of features
+Rotation: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def sinusoidal_positions(
-    num_positions: int, d_model: int, *, device: torch.device | str | None = None
+    num_positions: int, d_model: int, *, device: Device = None
 ) -> Float[Tensor, "{num_positions} {d_model}"]:
     """A fixed vector for each position: sines and cosines of ever slower waves.
 
@@ -48,11 +53,7 @@ def sinusoidal_positions(
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
-def rotate_half(
-    x: Float[Tensor, "*batch seq d_rotary"],
-    cos: Float[Tensor, "*#batch #seq pairs"],
-    sin: Float[Tensor, "*#batch #seq pairs"],
-) -> Float[Tensor, "*batch seq d_rotary"]:
+def rotate_half(x: Features, cos: OfPairs, sin: OfPairs) -> Features:
     """Turns the plane of features i and i + d_rotary/2, for each i in the first half.
 
     (a, b) becomes (a cos - b sin, b cos + a sin).
@@ -63,8 +64,8 @@ def rotate_half(
         sin: Sine of each pair's angle.
 
     Raises: ValueError if there is not one cosine and one sine for each pair of features.
-    Source: The layout of GPT-NeoX and of Hugging Face's LLaMA. Su et al. 2021 pair neighbours:
-        `rotate_interleaved`.
+    Source: The layout of GPT-NeoX and of Hugging Face's LLaMA. Differs: Su et al. 2021 pair neighbours,
+        as `rotate_interleaved` does.
 
     >>> rotate_half(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2), torch.ones(1, 2))
     tensor([[-3., -4.,  1.,  2.]])
@@ -74,14 +75,8 @@ def rotate_half(
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
-def rotate_interleaved(
-    x: Float[Tensor, "*batch seq d_rotary"],
-    cos: Float[Tensor, "*#batch #seq pairs"],
-    sin: Float[Tensor, "*#batch #seq pairs"],
-) -> Float[Tensor, "*batch seq d_rotary"]:
-    """Turns the plane of features 2i and 2i + 1, for each i.
-
-    (a, b) becomes (a cos - b sin, b cos + a sin).
+def rotate_interleaved(x: Features, cos: OfPairs, sin: OfPairs) -> Features:
+    """Turns the plane of features 2i and 2i + 1, for each i; otherwise as `rotate_half`.
 
     Args:
         x: The features to turn.
@@ -103,7 +98,8 @@ class RotaryEmbedding(nn.Module):
     """Turns queries and keys by angles that grow with their position (RoPE).
 
     Pair i of the features at position p turns by p · frequencies[i], so that query · key depends on how
-    far the two are apart, not on where they stand. It holds no parameters: one instance serves all layers.
+    far the two are apart, not on where they stand. Features beyond the pairs are left as they are (partial
+    rotary). It holds no parameters: one instance serves all layers.
 
     Args:
         frequencies: Angle of each pair from one position to the next, in radians. They are made by
@@ -112,21 +108,18 @@ class RotaryEmbedding(nn.Module):
         attention_factor: Length of a turned vector over its length before; 1 but for YaRN.
 
     Raises: ValueError if frequencies is not a row of float32, or attention_factor is not positive.
-    Source: Su et al. 2021, section 3.2.2.
-    Differs: Features beyond the first 2 · len(frequencies) of a head are left as they are (partial
-        rotary).
+    Source: Su et al. 2021, section 3.2.2. Differs: there all features are turned.
 
-    >>> rotary = RotaryEmbedding(torch.tensor([math.pi / 2]))
-    >>> rotary(torch.tensor([[1.0, 0.0], [1.0, 0.0]])).round()
-    tensor([[1., 0.],
-            [-0., 1.]])
+    >>> RotaryEmbedding(torch.tensor([math.pi / 2]))(torch.tensor([[1.0, 2.0], [1.0, 2.0]])).round()
+    tensor([[ 1.,  2.],
+            [-2.,  1.]])
     """
 
     frequencies: Tensor
 
     def __init__(
         self,
-        frequencies: Float[Tensor, " pairs"],
+        frequencies: Frequencies,
         rotate: Rotation = rotate_half,
         attention_factor: float = 1.0,
     ) -> None:
@@ -134,17 +127,13 @@ class RotaryEmbedding(nn.Module):
         _check_frequencies(frequencies)
         check_above("attention_factor", attention_factor)
         if not callable(rotate):
-            raise TypeError(
-                f"rotate must be a function such as rotate_half; it is a {type(rotate).__name__}."
-            )
-        self.d_rotary, self.rotate = 2 * len(frequencies), rotate
-        self.attention_factor = attention_factor
+            raise TypeError(f"rotate must be a function such as rotate_half; it is {rotate!r}.")
+        self.rotate, self.attention_factor = rotate, attention_factor
+        self.d_rotary = 2 * len(frequencies)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(
-        self,
-        x: Float[Tensor, "*batch seq d_head"],
-        positions: Int[Tensor, "*rows seq"] | int = 0,
+        self, x: Float[Tensor, "*batch seq d_head"], positions: Int[Tensor, "*rows seq"] | int = 0
     ) -> Float[Tensor, "*batch seq d_head"]:
         """The features of x, turned by the angles of their positions.
 
@@ -156,19 +145,27 @@ class RotaryEmbedding(nn.Module):
 
         Raises: ValueError if shapes, dtypes or devices don't fit together.
         """
-        _check_features(x, self.d_rotary)
+        check_floating("x", x)
+        if x.dim() < 2 or x.shape[-1] < self.d_rotary:
+            raise ValueError(
+                f"x must have the axes (…, positions, features) with at least {self.d_rotary} features, "
+                f"the number that are turned; its shape is {tuple(x.shape)}."
+            )
         if isinstance(positions, Tensor):
             _check_positions(positions, x)
         else:
             check_whole("positions", positions, 0)
             positions = torch.arange(positions, positions + x.shape[-2], device=x.device)
         # In float32 whatever x is: in half precision neither position 4,097 nor its angle exists.
-        angles = positions.float()[..., None] * self.frequencies.to(x.device)
+        angles = positions[..., None] * self.frequencies.to(x.device)
         if angles.dim() == 3:  # (batch, seq, pairs) → (batch, 1 for each axis between, seq, pairs)
             angles = angles[(slice(None),) + (None,) * (x.dim() - 3)]
-        cos = (angles.cos() * self.attention_factor).to(x.dtype)
-        sin = (angles.sin() * self.attention_factor).to(x.dtype)
-        turned = self.rotate(x[..., : self.d_rotary], cos, sin)
+        cos, sin = angles.cos(), angles.sin()
+        if self.attention_factor != 1:
+            cos, sin = cos * self.attention_factor, sin * self.attention_factor
+        turned = self.rotate(x[..., : self.d_rotary], cos.to(x.dtype), sin.to(x.dtype))
+        if x.shape[-1] == self.d_rotary:
+            return turned
         return torch.cat([turned, x[..., self.d_rotary :]], dim=-1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
@@ -180,7 +177,7 @@ class RotaryEmbedding(nn.Module):
         return self
 
 
-def rope_frequencies(d_rotary: int, base: float = 10_000.0) -> Float[Tensor, " pairs"]:
+def rope_frequencies(d_rotary: int, base: float = 10_000.0) -> Frequencies:
     """The frequencies of rotary positions: pair i turns by base^(-2i/d_rotary) radians a position.
 
     A larger base makes the slow pairs slower, for longer contexts (500,000 in Llama 3).
@@ -189,8 +186,7 @@ def rope_frequencies(d_rotary: int, base: float = 10_000.0) -> Float[Tensor, " p
         d_rotary: Number of features that are turned, two a pair; even.
         base: How much slower the slowest pair turns than the first, nearly; above 1.
 
-    Returns: The frequencies in radians per position, float32. They are made on the CPU even under
-        `torch.device("meta")`, because they can't be loaded from a checkpoint later.
+    Returns: Float32 on the CPU, even under `torch.device("meta")`: no checkpoint brings them later.
     Raises: ValueError if d_rotary is not a positive even number, or base is not above 1.
     Source: Su et al. 2021, section 3.2.2; the larger base: Xiong et al. 2023, section 2.1.
 
@@ -204,7 +200,7 @@ def rope_frequencies(d_rotary: int, base: float = 10_000.0) -> Float[Tensor, " p
     return 1.0 / base**exponents
 
 
-def interpolated(frequencies: Float[Tensor, " pairs"], factor: float) -> Float[Tensor, " pairs"]:
+def interpolated(frequencies: Frequencies, factor: float) -> Frequencies:
     """Position interpolation: everything turns factor times slower, as if positions stood closer.
 
     frequencies / factor; position p then has the angles that p / factor had before.
@@ -224,26 +220,23 @@ def interpolated(frequencies: Float[Tensor, " pairs"], factor: float) -> Float[T
     return frequencies / factor
 
 
-def ntk_aware(d_rotary: int, base: float, factor: float) -> Float[Tensor, " pairs"]:
+def ntk_aware(d_rotary: int, base: float, factor: float) -> Frequencies:
     """A larger base, so chosen that the slowest pair is interpolated in full and the fastest not at all.
 
     rope_frequencies with base · factor^(d_rotary / (d_rotary - 2)).
 
     Args:
-        d_rotary: Number of features that are turned; even, at least 4.
+        d_rotary: Number of features that are turned; even, at least 4, as one pair can't be both ends.
         base: The base of training.
         factor: New context length over the one of training, at least 1.
 
-    Raises: ValueError if d_rotary is not an even number from 4 on, base is not above 1, or factor
-        is below 1.
+    Raises: ValueError if d_rotary is no even number from 4 on, base is not above 1, or factor is below 1.
     Source: Peng et al. 2023, section 3.1.
 
     >>> ntk_aware(4, 10_000.0, 2.0)
     tensor([1.0000, 0.0050])
     """
-    _check_even("d_rotary", d_rotary)
-    if d_rotary == 2:
-        raise ValueError("d_rotary must be at least 4: a single pair can't be both ends; it is 2.")
+    check_whole("d_rotary", d_rotary, 4)
     check_above("base", base, 1)
     _check_factor(factor)
     return rope_frequencies(d_rotary, base * factor ** (d_rotary / (d_rotary - 2)))
@@ -256,7 +249,7 @@ def yarn(
     original_length: int,
     beta_fast: float = 32.0,
     beta_slow: float = 1.0,
-) -> Float[Tensor, " pairs"]:
+) -> Frequencies:
     """Pairs that turn often within the context are kept, those that turn less than once are interpolated.
 
     frequencies · ((1 - ramp) + ramp / factor): ramp is 0 up to the pair that makes beta_fast turns over
@@ -270,25 +263,16 @@ def yarn(
         beta_fast: Turns over the original length from which on a pair is kept.
         beta_slow: Turns over the original length below which a pair is interpolated in full.
 
-    Raises: ValueError if a size is odd or not positive, factor is below 1, or beta_fast is not
-        above beta_slow.
-    Source: Peng et al. 2023, sections 3.2 and 3.4. The other half of the method is
-        `yarn_attention_factor`.
-    Differs: The ramp is linear in the pair's number, between whole numbers, as in the authors'
-        code; in the text it is linear in the number of turns.
+    Raises: ValueError if a size is odd or not positive, factor is below 1, or beta_fast not above beta_slow.
+    Source: Peng et al. 2023, sections 3.2 and 3.4; its other half is `yarn_attention_factor`. Differs: the
+        ramp is linear in the pair's number, between whole ones, as in the authors' code; in the text in turns.
 
     >>> yarn(8, 10_000.0, 4.0, 1024) / rope_frequencies(8)
     tensor([1.0000, 0.7500, 0.5000, 0.2500])
     """
     frequencies = rope_frequencies(d_rotary, base)
     _check_factor(factor)
-    check_whole("original_length", original_length)
-    check_above("beta_slow", beta_slow)
-    if not beta_fast > beta_slow:
-        raise ValueError(
-            f"beta_fast must be above beta_slow: beta_fast={beta_fast}, beta_slow={beta_slow}. "
-            "Were the two swapped?"
-        )
+    _check_turns(original_length, beta_slow=beta_slow, beta_fast=beta_fast)
 
     def pair_with(turns: float) -> float:
         """The number, with fractions, of the pair that makes so many turns over the original length."""
@@ -322,12 +306,12 @@ def yarn_attention_factor(factor: float) -> float:
 
 
 def llama3_frequencies(
-    frequencies: Float[Tensor, " pairs"],
+    frequencies: Frequencies,
     factor: float = 8.0,
     low: float = 1.0,
     high: float = 4.0,
     original_length: int = 8192,
-) -> Float[Tensor, " pairs"]:
+) -> Frequencies:
     """Llama 3.1's longer context: fast pairs are kept, slow ones interpolated, those between mixed.
 
     frequencies · (kept + (1 - kept) / factor) with kept = (turns - low) / (high - low), held between 0 and
@@ -348,65 +332,13 @@ def llama3_frequencies(
     """
     _check_frequencies(frequencies)
     _check_factor(factor)
-    check_whole("original_length", original_length)
-    check_above("low", low)
-    if not high > low:
-        raise ValueError(
-            f"high must be above low: low={low}, high={high} turns. Were the two swapped?"
-        )
+    _check_turns(original_length, low=low, high=high)
     turns = original_length * frequencies / math.tau
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return (1 - kept) * frequencies / factor + kept * frequencies
 
 
-def interleaved_to_half(
-    weight: Float[Tensor, "rows ..."], num_heads: int
-) -> Float[Tensor, "rows ..."]:
-    """Reorders a query or key projection made for `rotate_interleaved`, to be used with `rotate_half`.
-
-    Row 2i of each head becomes row i, and row 2i + 1 becomes row i + d_head/2. With both projections
-    reordered all scores stay the same, because query · key doesn't depend on the features' order.
-
-    Args:
-        weight: The projection's weight (num_heads · d_head, d_model), or its bias. All features of the
-            heads are turned.
-        num_heads: Number of heads in it; for grouped keys the number of key heads.
-
-    Raises: ValueError if the rows can't be split into num_heads heads of even width.
-    Source: The two layouts: see `rotate_half` and `rotate_interleaved`.
-
-    >>> interleaved_to_half(torch.arange(8.0), 2)
-    tensor([0., 2., 1., 3., 4., 6., 5., 7.])
-    """
-    pairs = _check_heads(weight, num_heads)
-    return weight.unflatten(0, (num_heads, pairs, 2)).transpose(1, 2).flatten(0, 2)
-
-
-def half_to_interleaved(
-    weight: Float[Tensor, "rows ..."], num_heads: int
-) -> Float[Tensor, "rows ..."]:
-    """Reorders a query or key projection made for `rotate_half`, to be used with `rotate_interleaved`.
-
-    Row i of each head becomes row 2i, and row i + d_head/2 becomes row 2i + 1: `interleaved_to_half` undone.
-
-    Args:
-        weight: The projection's weight (num_heads · d_head, d_model), or its bias. All features of the
-            heads are turned.
-        num_heads: Number of heads in it; for grouped keys the number of key heads.
-
-    Raises: ValueError if the rows can't be split into num_heads heads of even width.
-    Source: The two layouts: see `rotate_half` and `rotate_interleaved`.
-
-    >>> half_to_interleaved(torch.arange(8.0), 2)
-    tensor([0., 2., 1., 3., 4., 6., 5., 7.])
-    """
-    pairs = _check_heads(weight, num_heads)
-    return weight.unflatten(0, (num_heads, 2, pairs)).transpose(1, 2).flatten(0, 2)
-
-
-def alibi_slopes(
-    num_heads: int, *, device: torch.device | str | None = None
-) -> Float[Tensor, " {num_heads}"]:
+def alibi_slopes(num_heads: int, *, device: Device = None) -> Float[Tensor, " {num_heads}"]:
     """How fast each head's scores fall with distance: from steep to nearly flat.
 
     Head h of n has 2^(-8h/n), h = 1 … n, when n is a power of two. Otherwise the largest power of two
@@ -430,7 +362,7 @@ def alibi_slopes(
 
 
 def alibi_bias(
-    num_heads: int, query_len: int, key_len: int, *, device: torch.device | str | None = None
+    num_heads: int, query_len: int, key_len: int, *, device: Device = None
 ) -> Float[Tensor, "1 {num_heads} {query_len} {key_len}"]:
     """A penalty on the scores that grows with the distance between query and key.
 
@@ -444,11 +376,9 @@ def alibi_bias(
         device: Where the bias is made.
 
     Returns: The bias in float32, for the argument `score_bias` of attention.
-    Raises: ValueError if num_heads is below 1, a length is negative, or there are fewer keys than
-        queries.
-    Source: Press et al. 2022, section 3.
-    Differs: Keys behind the query count too, by their distance. A causal mask hides them, as the
-        paper does.
+    Raises: ValueError if num_heads is below 1, a length is negative, or there are fewer keys than queries.
+    Source: Press et al. 2022, section 3. Differs: keys behind the query count too, by their distance; a
+        causal mask hides them, as the paper does.
 
     >>> alibi_bias(1, 2, 3)
     tensor([[[[-0.0039,  0.0000, -0.0039],
@@ -487,12 +417,11 @@ def relative_position_bucket(
     """
     _check_buckets(num_buckets, max_distance, bidirectional)
     check_whole_tensor("distance", distance)
+    first: Tensor | int = 0
     if bidirectional:
         num_buckets //= 2
-        first = (distance > 0) * num_buckets
-        distance = distance.abs()
+        first, distance = (distance > 0) * num_buckets, distance.abs()
     else:
-        first = torch.zeros_like(distance)
         distance = (-distance).clamp(min=0)
     single = num_buckets // 2
     # The clamp keeps log(0) away from distances that have a bucket of their own anyway.
@@ -509,12 +438,9 @@ class RelativePositionBias(nn.Module):
 
     Args:
         num_heads: Number of heads.
-        num_buckets: Number of buckets of distances.
-        max_distance: Distance from which on all share the last bucket, in tokens.
-        bidirectional: True for an encoder, False for a decoder; see `relative_position_bucket`.
+        num_buckets, max_distance, bidirectional: As for `relative_position_bucket`.
 
-    Raises: ValueError if num_heads is below 1, or the buckets don't fit; see
-        `relative_position_bucket`.
+    Raises: ValueError if num_heads is below 1, or the buckets don't fit; see `relative_position_bucket`.
     Source: Raffel et al. 2020, section 2.1.
 
     >>> RelativePositionBias(num_heads=8, bidirectional=True)(2, 3).shape
@@ -522,12 +448,7 @@ class RelativePositionBias(nn.Module):
     """
 
     def __init__(
-        self,
-        num_heads: int,
-        num_buckets: int = 32,
-        max_distance: int = 128,
-        *,
-        bidirectional: bool,
+        self, num_heads: int, num_buckets: int = 32, max_distance: int = 128, *, bidirectional: bool
     ) -> None:
         super().__init__()
         check_whole("num_heads", num_heads)
@@ -539,25 +460,14 @@ class RelativePositionBias(nn.Module):
     def forward(
         self, query_len: int, key_len: int
     ) -> Float[Tensor, "1 heads {query_len} {key_len}"]:
-        """The bias for so many queries and keys; the queries are the last positions.
-
-        Args:
-            query_len: Number of queries.
-            key_len: Number of keys, at least query_len.
-
-        Raises: ValueError if a length is negative, or there are fewer keys than queries.
-        """
-        buckets = relative_position_bucket(
-            _distances(query_len, key_len, self.table.weight.device),
-            self.num_buckets,
-            self.max_distance,
-            bidirectional=self.bidirectional,
-        )
-        bias: Tensor = self.table(buckets)  # (query, key, heads)
-        return bias.permute(2, 0, 1)[None]
+        """The bias for so many queries and keys; lengths and errors as for `alibi_bias`."""
+        distance = _distances(query_len, key_len, self.table.weight.device)
+        sizes = self.num_buckets, self.max_distance
+        buckets = relative_position_bucket(distance, *sizes, bidirectional=self.bidirectional)
+        return self.table(buckets).permute(2, 0, 1)[None]  # (query, key, heads) → (1, heads, …)
 
 
-def _distances(query_len: int, key_len: int, device: torch.device | str | None) -> Tensor:
+def _distances(query_len: int, key_len: int, device: Device) -> Tensor:
     """Position of each key less that of each query, the queries being the last positions."""
     check_whole("query_len", query_len, 0)
     check_whole("key_len", key_len, 0)
@@ -585,21 +495,23 @@ def _check_factor(factor: float) -> None:
         )
 
 
+def _check_turns(original_length: int, **turns: float) -> None:
+    check_whole("original_length", original_length)
+    (low_name, low), (high_name, high) = turns.items()
+    check_above(low_name, low)
+    if not high > low:
+        raise ValueError(
+            f"{high_name} must be above {low_name}: {low_name}={low}, {high_name}={high} turns. "
+            "Were the two swapped?"
+        )
+
+
 def _check_frequencies(frequencies: Tensor) -> None:
     check_tensor("frequencies", frequencies)
     if frequencies.dim() != 1 or frequencies.dtype != torch.float32 or len(frequencies) == 0:
         raise ValueError(
             "frequencies must be a row of float32, one for each pair of features; it has shape "
             f"{tuple(frequencies.shape)} and holds {frequencies.dtype}."
-        )
-
-
-def _check_features(x: Tensor, d_rotary: int) -> None:
-    check_floating("x", x)
-    if x.dim() < 2 or x.shape[-1] < d_rotary:
-        raise ValueError(
-            f"x must have the axes (…, positions, features) with at least {d_rotary} features, the "
-            f"number that are turned; its shape is {tuple(x.shape)}."
         )
 
 
@@ -620,18 +532,6 @@ def _check_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> None:
             "there must be a cosine and a sine for each pair of features: x has shape "
             f"{tuple(x.shape)}, cos {tuple(cos.shape)}, sin {tuple(sin.shape)}."
         )
-
-
-def _check_heads(weight: Tensor, num_heads: int) -> int:
-    """The number of pairs of features in each head."""
-    check_whole("num_heads", num_heads)
-    check_tensor("weight", weight)
-    if weight.dim() == 0 or weight.shape[0] % (2 * num_heads):
-        raise ValueError(
-            f"the rows of weight must make {num_heads} heads of even width; its shape is "
-            f"{tuple(weight.shape)}."
-        )
-    return weight.shape[0] // (2 * num_heads)
 
 
 def _check_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from tests.parity.tools import VOCAB, close, perturbed, tokens
-from transformer_lab.models.glm import GLM, GLMConfig, blank_infilling
+from transformer_lab.data import blank_infilling
+from transformer_lab.models.glm import GLM, GLMConfig
 
 CONFIG = GLMConfig(
     vocab_size=VOCAB,

@@ -12,15 +12,8 @@ from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PostNorm, TransformerBlock
 from transformer_lab.checks import check_whole
 from transformer_lab.feedforward import FeedForward
-from transformer_lab.models.common import (
-    IsSource,
-    Memory,
-    ModelConfig,
-    Source,
-    check_ids,
-    check_length,
-    encoder_mask,
-)
+from transformer_lab.models.common import IsSource, Memory, ModelConfig, Source
+from transformer_lab.models.inputs import check_ids, check_length, encoder_mask
 
 Segments: TypeAlias = Source | None
 TokenLogits: TypeAlias = Float[Tensor, "batch source vocab"]

@@ -16,11 +16,9 @@ from transformer_lab.models.common import (
     Logits,
     ModelConfig,
     Tokens,
-    check_ids,
-    check_length,
-    decoder_inputs,
     init_normal_,
 )
+from transformer_lab.models.inputs import check_ids, check_length, decoder_inputs
 
 
 @dataclass(frozen=True, kw_only=True)

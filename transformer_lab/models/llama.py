@@ -18,10 +18,9 @@ from transformer_lab.models.common import (
     Logits,
     ModelConfig,
     Tokens,
-    check_ids,
-    decoder_inputs,
     init_normal_,
 )
+from transformer_lab.models.inputs import check_ids, decoder_inputs
 from transformer_lab.norms import RMSNorm
 from transformer_lab.positions import RotaryEmbedding, llama3_frequencies, rope_frequencies
 

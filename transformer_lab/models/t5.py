@@ -20,11 +20,8 @@ from transformer_lab.models.common import (
     ModelConfig,
     Source,
     Tokens,
-    check_ids,
-    decoder_inputs,
-    encoder_mask,
-    memory_inputs,
 )
+from transformer_lab.models.inputs import check_ids, decoder_inputs, encoder_mask, memory_inputs
 from transformer_lab.norms import RMSNorm
 from transformer_lab.positions import RelativePositionBias
 

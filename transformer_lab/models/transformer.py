@@ -18,6 +18,8 @@ from transformer_lab.models.common import (
     ModelConfig,
     Source,
     Tokens,
+)
+from transformer_lab.models.inputs import (
     check_ids,
     check_length,
     decoder_inputs,
