@@ -10,6 +10,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
@@ -19,7 +22,9 @@ from transformer_lab.convert import (
     bert_config,
     from_hugging_face,
     gpt2_config,
+    half_to_interleaved,
     hub_folder,
+    interleaved_to_half,
     llama_config,
     load_bert,
     load_gpt2,
@@ -41,7 +46,13 @@ from transformer_lab.models.glm import GLM
 from transformer_lab.models.gpt import GPT
 from transformer_lab.models.llama import Llama, LlamaConfig, rope
 from transformer_lab.models.t5 import T5, T5Config
-from transformer_lab.positions import interpolated, rope_frequencies
+from transformer_lab.positions import (
+    RotaryEmbedding,
+    interpolated,
+    rope_frequencies,
+    rotate_half,
+    rotate_interleaved,
+)
 
 safetensors = pytest.importorskip(
     "safetensors.torch", reason="checkpoints need safetensors: pip install -e '.[hf]'"
@@ -232,6 +243,60 @@ def test_what_comes_back_is_a_copy(gpt):
     for tensor in to_hugging_face(gpt).values():
         tensor.zero_()
     assert torch.equal(gpt(ids()), before)
+
+
+# --- layouts of rotary positions ---------------------------------------------
+
+
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 10_000))
+def test_both_layouts_agree_after_the_permutation(num_heads, pairs, seed):
+    d_head = 2 * pairs
+    generator = torch.Generator().manual_seed(seed)
+    x, *weights = torch.randn(5 + 2 * num_heads * d_head, 6, generator=generator).split(
+        [5, num_heads * d_head, num_heads * d_head]
+    )
+    frequencies = rope_frequencies(d_head)
+
+    def scores(layout, query, key):
+        rotary = RotaryEmbedding(frequencies, layout)
+        split = [(x @ each.T).unflatten(-1, (num_heads, d_head)) for each in (query, key)]
+        q, k = (rotary(each.transpose(0, 1)) for each in split)
+        return q @ k.mT
+
+    interleaved = scores(rotate_interleaved, *weights)
+    halves = [interleaved_to_half(each, num_heads) for each in weights]
+    torch.testing.assert_close(scores(rotate_half, *halves), interleaved, atol=1e-4, rtol=1e-4)
+    for weight, half in zip(weights, halves, strict=True):
+        assert torch.equal(half_to_interleaved(half, num_heads), weight)
+        assert torch.equal(
+            interleaved_to_half(half_to_interleaved(weight, num_heads), num_heads), weight
+        )
+
+
+def test_the_permutation_row_by_row():
+    rows = torch.arange(12.0)
+    half = [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
+    interleaved = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+    assert interleaved_to_half(rows, 2).tolist() == half
+    assert half_to_interleaved(rows, 2).tolist() == interleaved
+    column = interleaved_to_half(torch.arange(8.0)[:, None], 1)
+    assert column.tolist() == [[0], [2], [4], [6], [1], [3], [5], [7]]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: interleaved_to_half(torch.ones(6), 2), ValueError, r"2 heads .*\(6,\)"),
+        (lambda: interleaved_to_half(torch.ones(6), 0), ValueError, "num_heads must be at least 1"),
+        (lambda: interleaved_to_half([1.0], 1), TypeError, "weight must be .* it is a list"),
+        (lambda: half_to_interleaved(torch.ones(()), 1), ValueError, r"its shape is \(\)"),
+        (lambda: half_to_interleaved(torch.ones(6, 4), 2), ValueError, "heads of even width"),
+    ],
+)
+def test_rows_that_make_no_heads_are_refused(make, error, says):
+    with pytest.raises(error, match=says):
+        make()
 
 
 # --- settings ----------------------------------------------------------------

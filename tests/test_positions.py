@@ -13,8 +13,6 @@ from transformer_lab.positions import (
     RotaryEmbedding,
     alibi_bias,
     alibi_slopes,
-    half_to_interleaved,
-    interleaved_to_half,
     interpolated,
     llama3_frequencies,
     ntk_aware,
@@ -119,70 +117,6 @@ def test_scores_depend_on_the_distance_alone(layout, n, m, shift, seed):
     shifted = (rotary(q, n + shift) * rotary(k, m + shift)).sum()
     torch.testing.assert_close(score, shifted, atol=2e-3, rtol=0)
     torch.testing.assert_close(rotary(q, n).norm(), q.norm())
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 10_000))
-def test_both_layouts_agree_after_the_permutation(num_heads, pairs, seed):
-    d_head = 2 * pairs
-    x, frequencies = randn(5, 6, seed=seed), rope_frequencies(d_head)
-    weights = [randn(num_heads * d_head, 6, seed=seed + i) for i in (1, 2)]
-
-    def scores(layout, query, key):
-        rotary = RotaryEmbedding(frequencies, layout)
-        split = [(x @ each.T).unflatten(-1, (num_heads, d_head)) for each in (query, key)]
-        q, k = (rotary(each.transpose(0, 1)) for each in split)
-        return q @ k.mT
-
-    interleaved = scores(rotate_interleaved, *weights)
-    halves = [interleaved_to_half(each, num_heads) for each in weights]
-    torch.testing.assert_close(scores(rotate_half, *halves), interleaved, atol=1e-4, rtol=1e-4)
-    for weight, half in zip(weights, halves, strict=True):
-        assert torch.equal(half_to_interleaved(half, num_heads), weight)
-        assert torch.equal(
-            interleaved_to_half(half_to_interleaved(weight, num_heads), num_heads), weight
-        )
-
-
-def test_the_permutation_row_by_row():
-    assert interleaved_to_half(torch.arange(12.0), 2).tolist() == [
-        0,
-        2,
-        4,
-        1,
-        3,
-        5,
-        6,
-        8,
-        10,
-        7,
-        9,
-        11,
-    ]
-    assert half_to_interleaved(torch.arange(12.0), 2).tolist() == [
-        0,
-        3,
-        1,
-        4,
-        2,
-        5,
-        6,
-        9,
-        7,
-        10,
-        8,
-        11,
-    ]
-    assert interleaved_to_half(torch.arange(8.0)[:, None], 1)[:, 0].tolist() == [
-        0,
-        2,
-        4,
-        6,
-        1,
-        3,
-        5,
-        7,
-    ]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -529,11 +463,11 @@ ROW = torch.ones(2)
         (lambda: RotaryEmbedding(ROW.double()), ValueError, "row of float32.*torch.float64"),
         (lambda: RotaryEmbedding(ROW[None]), ValueError, r"row of float32.*\(1, 2\)"),
         (lambda: RotaryEmbedding(ROW[:0]), ValueError, r"row of float32.*\(0,\)"),
-        (lambda: RotaryEmbedding(ROW, "half"), TypeError, "rotate must be a function .* is a str"),
+        (lambda: RotaryEmbedding(ROW, "half"), TypeError, "rotate must be a function .* is 'half'"),
         (lambda: RotaryEmbedding(ROW, attention_factor=0.0), ValueError, "attention_factor must"),
         (lambda: ROTARY([1.0]), TypeError, r"x must be a torch\.Tensor; it is a list"),
         (lambda: ROTARY(X.long()), ValueError, "x must hold floating-point.*torch.int64"),
-        (lambda: ROTARY(X[..., :3]), ValueError, r"at least 4 features.*\(2, 3, 5, 3\)"),
+        (lambda: ROTARY(X[..., :3]), ValueError, r"at least the 4 features.*\(2, 3, 5, 3\)"),
         (lambda: ROTARY(X[0, 0, 0]), ValueError, r"axes .* its shape is \(4,\)"),
         (lambda: ROTARY(X, -1), ValueError, "positions must be at least 0; it is -1"),
         (lambda: ROTARY(X, 1.0), TypeError, "positions must be a whole number; it is 1.0"),
@@ -553,36 +487,35 @@ ROW = torch.ones(2)
         (lambda: rotate_interleaved(X, X, X), ValueError, "a cosine and a sine for each pair"),
         (lambda: rotate_interleaved(X[..., :3], X[..., :1], X[..., :1]), ValueError, "cosine"),
         (lambda: interpolated([1.0], 2.0), TypeError, "frequencies must be"),
-        (lambda: interpolated(ROW, 0.5), ValueError, "at least 1; it is 0.5. .* inverse, 2"),
+        (lambda: interpolated(ROW, 0.5), ValueError, "at least 1; is 0.5 its inverse"),
         (lambda: interpolated(ROW, 0), ValueError, "factor must be above 0"),
         (lambda: interpolated(ROW, "2"), TypeError, "factor must be a number; it is '2'"),
         (lambda: ntk_aware(2, 10.0, 2.0), ValueError, "d_rotary must be at least 4.*it is 2"),
         (lambda: ntk_aware(5, 10.0, 2.0), ValueError, "d_rotary must be even"),
         (lambda: ntk_aware("4", 10.0, 2.0), TypeError, "d_rotary must be a whole number"),
         (lambda: ntk_aware(4, 1.0, 2.0), ValueError, "base must be above 1 and finite; it is 1.0"),
-        (lambda: ntk_aware(4, 10.0, 0.5), ValueError, "factor is the new length"),
+        (lambda: ntk_aware(4, 10.0, 0.5), ValueError, "factor is new length"),
         (lambda: yarn(5, 10.0, 2.0, 64), ValueError, "d_rotary must be even"),
         (lambda: yarn(4, 0.5, 2.0, 64), ValueError, "base must be above 1"),
-        (lambda: yarn(4, 10.0, 0.5, 64), ValueError, "factor is the new length"),
+        (lambda: yarn(4, 10.0, 0.5, 64), ValueError, "factor is new length"),
         (lambda: yarn(4, 10.0, 2.0, 0), ValueError, "original_length must be at least 1"),
-        (lambda: yarn(4, 10.0, 2.0, 64, 1.0, 32.0), ValueError, "beta_fast=1.0, beta_slow=32.0"),
+        (
+            lambda: yarn(4, 10.0, 2.0, 64, 1.0, 32.0),
+            ValueError,
+            "beta_fast must be above 32.0.*1.0",
+        ),
         (lambda: yarn(4, 10.0, 2.0, 64, 1.0, 1.0), ValueError, "beta_fast must be above"),
         (lambda: yarn(4, 10.0, 2.0, 64, 2.0, 0.0), ValueError, "beta_slow must be above 0"),
-        (lambda: yarn_attention_factor(0.5), ValueError, "factor is the new length"),
+        (lambda: yarn_attention_factor(0.5), ValueError, "factor is new length"),
         (lambda: llama3_frequencies([1.0]), TypeError, "frequencies must be"),
-        (lambda: llama3_frequencies(ROW, 0.5), ValueError, "factor is the new length"),
-        (lambda: llama3_frequencies(ROW, 8.0, 4.0, 1.0), ValueError, "low=4.0, high=1.0"),
-        (lambda: llama3_frequencies(ROW, 8.0, 4.0, 4.0), ValueError, "high must be above low"),
+        (lambda: llama3_frequencies(ROW, 0.5), ValueError, "factor is new length"),
+        (lambda: llama3_frequencies(ROW, 8.0, 4.0, 1.0), ValueError, "high must be above 4.0.*1.0"),
+        (lambda: llama3_frequencies(ROW, 8.0, 4.0, 4.0), ValueError, "high must be above 4.0"),
         (lambda: llama3_frequencies(ROW, 8.0, 0.0), ValueError, "low must be above 0"),
         (lambda: llama3_frequencies(ROW, original_length=0), ValueError, "original_length must"),
-        (lambda: interleaved_to_half(torch.ones(6), 2), ValueError, r"2 heads .*\(6,\)"),
-        (lambda: interleaved_to_half(torch.ones(6), 0), ValueError, "num_heads must be at least 1"),
-        (lambda: interleaved_to_half([1.0], 1), TypeError, "weight must be .* it is a list"),
-        (lambda: half_to_interleaved(torch.ones(()), 1), ValueError, r"its shape is \(\)"),
-        (lambda: half_to_interleaved(torch.ones(6, 4), 2), ValueError, "heads of even width"),
         (lambda: alibi_slopes(0), ValueError, "num_heads must be at least 1; it is 0"),
         (lambda: alibi_bias(0, 1, 1), ValueError, "num_heads must be at least 1"),
-        (lambda: alibi_bias(2, 3, 2), ValueError, "query_len=3, key_len=2.*swapped"),
+        (lambda: alibi_bias(2, 3, 2), ValueError, "key_len must be at least 3; it is 2"),
         (lambda: alibi_bias(2, -1, 2), ValueError, "query_len must be at least 0; it is -1"),
         (lambda: alibi_bias(2, -2, -1), ValueError, "query_len must be at least 0; it is -2"),
         (lambda: alibi_bias(2, 0, -1), ValueError, "key_len must be at least 0; it is -1"),
@@ -612,7 +545,7 @@ ROW = torch.ones(2)
             ValueError,
             "max_distance must be at least 17; it is 16",
         ),
-        (lambda: RelativePositionBias(2, bidirectional=True)(3, 2), ValueError, "swapped"),
+        (lambda: RelativePositionBias(2, bidirectional=True)(3, 2), ValueError, "key_len must be"),
     ],
 )
 def test_bad_input_is_answered_in_words(make, error, says):

@@ -26,7 +26,7 @@ ARROWS = {
     "norms": {"checks"},
     "positions": {"checks"},
     "models": BLOCKS | {"models"},
-    "convert": {"feedforward", "models", "positions"},
+    "convert": {"checks", "feedforward", "models", "positions"},
     "plots": set(),
     "data": {"checks", "data"},
     "tokenizers": {"checks", "tokenizers"},

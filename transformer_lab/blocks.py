@@ -228,12 +228,7 @@ class TransformerBlock(nn.Module):
         self.attention_residual, self.feed_forward_residual = _make(residual, 2)
 
     def forward(self, x: Vectors, **attend: Any) -> Vectors:
-        """The vectors after both sublayers.
-
-        Args:
-            x: One vector for each token.
-            **attend: Passed on to the attention (mask, score_bias, positions, cache).
-        """
+        """The vectors after both sublayers; mask, score_bias, positions, cache go to the attention."""
         x = self.attention_residual(x, lambda h: self.attention(h, **attend))
         return self.feed_forward_residual(x, self.feed_forward)
 
@@ -241,13 +236,8 @@ class TransformerBlock(nn.Module):
 class DecoderBlock(nn.Module):
     """Self-attention, attention to the encoder's output, then a feed-forward network.
 
-    Args:
-        attention: Called with x and the other keyword arguments of `forward`.
-        cross_attention: Called with x, memory and the keyword argument mask.
-        feed_forward: Called with x.
-        residual: Makes a new wrapper at each call, such as `lambda: PostNorm(LayerNorm(512), 0.1)`.
+    Arguments and errors as `TransformerBlock`; cross_attention is called with x, memory and a mask.
 
-    Raises: As `TransformerBlock`.
     Source: Vaswani et al. 2017, section 3.1.
     """
 
@@ -281,7 +271,7 @@ class DecoderBlock(nn.Module):
             x: One vector for each token of the target.
             memory: The encoder's output, one vector for each token of the source, or its keys and values.
             memory_mask: Which tokens of the source may be attended to; the cross-attention's mask.
-            **attend: Passed on to the self-attention (mask, score_bias, positions, cache).
+            **attend: As in `TransformerBlock.forward`, for the self-attention.
         """
         x = self.attention_residual(x, lambda h: self.attention(h, **attend))
         x = self.cross_attention_residual(

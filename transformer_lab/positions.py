@@ -24,6 +24,10 @@ Device: TypeAlias = torch.device | str | None
 Frequencies: TypeAlias = Float[Tensor, " pairs"]  # radians from one position to the next
 Features: TypeAlias = Float[Tensor, "*batch seq d_rotary"]
 OfPairs: TypeAlias = Float[Tensor, "*#batch #seq pairs"]  # a number for each pair of features
+ScoreBias: TypeAlias = Float[Tensor, "1 heads {query_len} {key_len}"]
+Distances: TypeAlias = Int[
+    Tensor, "*shape"
+]  # position of the key less that of the query, in tokens
 Rotation: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -42,9 +46,8 @@ def sinusoidal_positions(
     Raises: ValueError if num_positions is negative, or d_model is not a positive even number.
     Source: Vaswani et al. 2017, section 3.5.
 
-    >>> sinusoidal_positions(2, 4)
-    tensor([[0.0000, 1.0000, 0.0000, 1.0000],
-            [0.8415, 0.5403, 0.0100, 0.9999]])
+    >>> sinusoidal_positions(2, 4)[1]
+    tensor([0.8415, 0.5403, 0.0100, 0.9999])
     """
     check_whole("num_positions", num_positions, 0)
     _check_even("d_model", d_model)
@@ -64,8 +67,7 @@ def rotate_half(x: Features, cos: OfPairs, sin: OfPairs) -> Features:
         sin: Sine of each pair's angle.
 
     Raises: ValueError if there is not one cosine and one sine for each pair of features.
-    Source: The layout of GPT-NeoX and of Hugging Face's LLaMA. Differs: Su et al. 2021 pair neighbours,
-        as `rotate_interleaved` does.
+    Source: The layout of GPT-NeoX and Hugging Face's LLaMA. Differs: Su et al. 2021 pair neighbours.
 
     >>> rotate_half(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2), torch.ones(1, 2))
     tensor([[-3., -4.,  1.,  2.]])
@@ -83,7 +85,6 @@ def rotate_interleaved(x: Features, cos: OfPairs, sin: OfPairs) -> Features:
         cos: Cosine of each pair's angle.
         sin: Sine of each pair's angle.
 
-    Raises: ValueError if there is not one cosine and one sine for each pair of features.
     Source: Su et al. 2021, equation 34; the layout of Meta's LLaMA code and of GLM.
 
     >>> rotate_interleaved(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2), torch.ones(1, 2))
@@ -102,26 +103,22 @@ class RotaryEmbedding(nn.Module):
     rotary). It holds no parameters: one instance serves all layers.
 
     Args:
-        frequencies: Angle of each pair from one position to the next, in radians. They are made by
-            `rope_frequencies`, `interpolated`, `ntk_aware`, `yarn` or `llama3_frequencies`.
+        frequencies: Radians that each pair turns from one position to the next, made by `rope_frequencies`
+            or, for a longer context, `interpolated`, `ntk_aware`, `yarn` or `llama3_frequencies`.
         rotate: Which features form a pair: `rotate_half` or `rotate_interleaved`.
         attention_factor: Length of a turned vector over its length before; 1 but for YaRN.
 
     Raises: ValueError if frequencies is not a row of float32, or attention_factor is not positive.
     Source: Su et al. 2021, section 3.2.2. Differs: there all features are turned.
 
-    >>> RotaryEmbedding(torch.tensor([math.pi / 2]))(torch.tensor([[1.0, 2.0], [1.0, 2.0]])).round()
-    tensor([[ 1.,  2.],
-            [-2.,  1.]])
+    >>> RotaryEmbedding(torch.tensor([math.pi / 2]))(torch.tensor([[1.0, 2.0]]), 1).round()
+    tensor([[-2.,  1.]])
     """
 
     frequencies: Tensor
 
     def __init__(
-        self,
-        frequencies: Frequencies,
-        rotate: Rotation = rotate_half,
-        attention_factor: float = 1.0,
+        self, frequencies: Frequencies, rotate: Rotation = rotate_half, attention_factor: float = 1
     ) -> None:
         super().__init__()
         _check_frequencies(frequencies)
@@ -135,21 +132,19 @@ class RotaryEmbedding(nn.Module):
     def forward(
         self, x: Float[Tensor, "*batch seq d_head"], positions: Int[Tensor, "*rows seq"] | int = 0
     ) -> Float[Tensor, "*batch seq d_head"]:
-        """The features of x, turned by the angles of their positions.
+        """Queries or keys x, turned by the angles of their positions.
 
-        Args:
-            x: Queries or keys, (…, seq, d_head).
-            positions: The position of each: (seq,) where all rows have the same ones, (batch, seq) where
-                each row has its own, as with padding on the left. The batch is the first axis of x, and
-                the axes between (heads) share them. A number is the position of the first; the others follow.
+        positions is (seq,) where all rows have the same ones, (batch, seq) where each row has its own, as
+        with padding on the left: the batch is the first axis of x, and the axes between (heads) share them.
+        A number is the position of the first; the others follow.
 
         Raises: ValueError if shapes, dtypes or devices don't fit together.
         """
         check_floating("x", x)
         if x.dim() < 2 or x.shape[-1] < self.d_rotary:
             raise ValueError(
-                f"x must have the axes (…, positions, features) with at least {self.d_rotary} features, "
-                f"the number that are turned; its shape is {tuple(x.shape)}."
+                f"x must have the axes (…, positions, features), with at least the {self.d_rotary} features "
+                f"that are turned; its shape is {tuple(x.shape)}."
             )
         if isinstance(positions, Tensor):
             _check_positions(positions, x)
@@ -164,9 +159,8 @@ class RotaryEmbedding(nn.Module):
         if self.attention_factor != 1:
             cos, sin = cos * self.attention_factor, sin * self.attention_factor
         turned = self.rotate(x[..., : self.d_rotary], cos.to(x.dtype), sin.to(x.dtype))
-        if x.shape[-1] == self.d_rotary:
-            return turned
-        return torch.cat([turned, x[..., self.d_rotary :]], dim=-1)
+        rest = x[..., self.d_rotary :]
+        return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
         # What `.half()`, `.to(...)` and `.to_empty(...)` go through. The frequencies follow to the new
@@ -180,11 +174,10 @@ class RotaryEmbedding(nn.Module):
 def rope_frequencies(d_rotary: int, base: float = 10_000.0) -> Frequencies:
     """The frequencies of rotary positions: pair i turns by base^(-2i/d_rotary) radians a position.
 
-    A larger base makes the slow pairs slower, for longer contexts (500,000 in Llama 3).
-
     Args:
         d_rotary: Number of features that are turned, two a pair; even.
-        base: How much slower the slowest pair turns than the first, nearly; above 1.
+        base: How much slower the last pair turns than the first, nearly; above 1. Larger for longer contexts
+            (500,000 in Llama 3).
 
     Returns: Float32 on the CPU, even under `torch.device("meta")`: no checkpoint brings them later.
     Raises: ValueError if d_rotary is not a positive even number, or base is not above 1.
@@ -272,10 +265,11 @@ def yarn(
     """
     frequencies = rope_frequencies(d_rotary, base)
     _check_factor(factor)
-    _check_turns(original_length, beta_slow=beta_slow, beta_fast=beta_fast)
+    check_whole("original_length", original_length)
+    check_above("beta_slow", beta_slow)
+    check_above("beta_fast", beta_fast, beta_slow)
 
-    def pair_with(turns: float) -> float:
-        """The number, with fractions, of the pair that makes so many turns over the original length."""
+    def pair_with(turns: float) -> float:  # the pair, with fractions, that makes so many turns
         return d_rotary * math.log(original_length / (turns * math.tau)) / (2 * math.log(base))
 
     kept = max(math.floor(pair_with(beta_fast)), 0)
@@ -332,7 +326,9 @@ def llama3_frequencies(
     """
     _check_frequencies(frequencies)
     _check_factor(factor)
-    _check_turns(original_length, low=low, high=high)
+    check_whole("original_length", original_length)
+    check_above("low", low)
+    check_above("high", high, low)
     turns = original_length * frequencies / math.tau
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return (1 - kept) * frequencies / factor + kept * frequencies
@@ -361,10 +357,8 @@ def alibi_slopes(num_heads: int, *, device: Device = None) -> Float[Tensor, " {n
     return 2.0 ** -torch.tensor(steps, dtype=torch.float32, device=device)
 
 
-def alibi_bias(
-    num_heads: int, query_len: int, key_len: int, *, device: Device = None
-) -> Float[Tensor, "1 {num_heads} {query_len} {key_len}"]:
-    """A penalty on the scores that grows with the distance between query and key.
+def alibi_bias(num_heads: int, query_len: int, key_len: int, *, device: Device = None) -> ScoreBias:
+    """A penalty on the scores that grows with the distance: attention's `score_bias`, in float32.
 
     bias[0, h, i, j] = -slopes[h] · |i + key_len - query_len - j|. With fewer queries than keys, as when
     earlier keys come from a cache, the queries are the last positions.
@@ -375,14 +369,12 @@ def alibi_bias(
         key_len: Number of keys, at least query_len.
         device: Where the bias is made.
 
-    Returns: The bias in float32, for the argument `score_bias` of attention.
     Raises: ValueError if num_heads is below 1, a length is negative, or there are fewer keys than queries.
     Source: Press et al. 2022, section 3. Differs: keys behind the query count too, by their distance; a
         causal mask hides them, as the paper does.
 
-    >>> alibi_bias(1, 2, 3)
-    tensor([[[[-0.0039,  0.0000, -0.0039],
-              [-0.0078, -0.0039,  0.0000]]]])
+    >>> alibi_bias(1, 1, 3)
+    tensor([[[[-0.0078, -0.0039,  0.0000]]]])
     """
     slopes = alibi_slopes(num_heads, device=device)
     distance = _distances(query_len, key_len, device)
@@ -390,12 +382,8 @@ def alibi_bias(
 
 
 def relative_position_bucket(
-    distance: Int[Tensor, "*shape"],
-    num_buckets: int = 32,
-    max_distance: int = 128,
-    *,
-    bidirectional: bool,
-) -> Int[Tensor, "*shape"]:
+    distance: Distances, num_buckets: int = 32, max_distance: int = 128, *, bidirectional: bool
+) -> Distances:
     """Sorts distances into buckets: the near ones each have their own, far ones share, ever more of them.
 
     Of n buckets the first n/2 hold one distance each; from there to max_distance a distance d goes to
@@ -408,8 +396,8 @@ def relative_position_bucket(
         bidirectional: Whether keys behind the query have a half of the buckets to themselves (an
             encoder), or all share the bucket of distance 0 (a decoder, whose mask hides them).
 
-    Raises: ValueError if distance doesn't hold integers, there are too few buckets, an odd number
-        of them for two directions, or max_distance is not beyond the buckets of single distances.
+    Raises: ValueError if distance doesn't hold integers, there are too few buckets, an odd number of them
+        for two directions, or max_distance is not beyond the buckets of single distances.
     Source: Raffel et al. 2020, section 2.1; the formula is that of the authors' code.
 
     >>> relative_position_bucket(torch.tensor([-128, -20, -3, 0, 3]), bidirectional=True)
@@ -457,9 +445,7 @@ class RelativePositionBias(nn.Module):
         self.num_buckets, self.max_distance = num_buckets, max_distance
         self.bidirectional = bidirectional
 
-    def forward(
-        self, query_len: int, key_len: int
-    ) -> Float[Tensor, "1 heads {query_len} {key_len}"]:
+    def forward(self, query_len: int, key_len: int) -> ScoreBias:
         """The bias for so many queries and keys; lengths and errors as for `alibi_bias`."""
         distance = _distances(query_len, key_len, self.table.weight.device)
         sizes = self.num_buckets, self.max_distance
@@ -470,12 +456,7 @@ class RelativePositionBias(nn.Module):
 def _distances(query_len: int, key_len: int, device: Device) -> Tensor:
     """Position of each key less that of each query, the queries being the last positions."""
     check_whole("query_len", query_len, 0)
-    check_whole("key_len", key_len, 0)
-    if key_len < query_len:
-        raise ValueError(
-            f"there must be a key for each query: query_len={query_len}, key_len={key_len}. "
-            "Were the two swapped?"
-        )
+    check_whole("key_len", key_len, query_len)
     keys = torch.arange(key_len, device=device)
     return keys - keys[key_len - query_len :, None]
 
@@ -489,21 +470,7 @@ def _check_even(name: str, number: int) -> None:
 def _check_factor(factor: float) -> None:
     check_above("factor", factor)
     if factor < 1:
-        raise ValueError(
-            f"factor is the new length over the old one, at least 1; it is {factor}. "
-            f"Did you mean its inverse, {1 / factor:g}?"
-        )
-
-
-def _check_turns(original_length: int, **turns: float) -> None:
-    check_whole("original_length", original_length)
-    (low_name, low), (high_name, high) = turns.items()
-    check_above(low_name, low)
-    if not high > low:
-        raise ValueError(
-            f"{high_name} must be above {low_name}: {low_name}={low}, {high_name}={high} turns. "
-            "Were the two swapped?"
-        )
+        raise ValueError(f"factor is new length over old, at least 1; is {factor} its inverse?")
 
 
 def _check_frequencies(frequencies: Tensor) -> None:
@@ -538,7 +505,5 @@ def _check_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -> 
     directions = 2 if bidirectional else 1
     check_whole("num_buckets", num_buckets, 2 * directions)
     if num_buckets % directions:
-        raise ValueError(
-            f"num_buckets must be even, a half for each direction; it is {num_buckets}."
-        )
+        raise ValueError(f"num_buckets must be even, half for each side; it is {num_buckets}.")
     check_whole("max_distance", max_distance, num_buckets // directions // 2 + 1)
