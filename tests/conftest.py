@@ -6,7 +6,10 @@ import pytest
 from jaxtyping import config, install_import_hook
 
 # The packages' own users get plain sentences; here each call is held to its stated shapes as well.
-_CHECKED = ("attention", "blocks", "cache", "feedforward", "masks", "models", "norms", "positions")
+_CHECKED = (
+    "attention", "blocks", "cache", "data", "feedforward", "generation", "masks", "models", "norms",
+    "positions", "tokenizers",
+)  # fmt: skip
 install_import_hook([f"transformer_lab.{name}" for name in _CHECKED], "beartype.beartype")
 
 

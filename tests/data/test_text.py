@@ -31,6 +31,11 @@ def test_topics_are_long_and_in_order():
     assert text[places[1] - 2 : places[1]] == "\n\n"
 
 
+def test_topics_are_sorted_whatever_their_order(monkeypatch):
+    monkeypatch.setattr("transformer_lab.data.text.topics", {"b": "B\n", "a": "A\n"})
+    assert python_topics() == "A\n\nB\n"
+
+
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
