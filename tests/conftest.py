@@ -8,7 +8,7 @@ from jaxtyping import config, install_import_hook
 # The packages' own users get plain sentences; here each call is held to its stated shapes as well.
 _CHECKED = (
     "attention", "blocks", "cache", "data", "feedforward", "generation", "masks", "models", "norms",
-    "positions", "tokenizers",
+    "positions",
 )  # fmt: skip
 install_import_hook([f"transformer_lab.{name}" for name in _CHECKED], "beartype.beartype")
 

@@ -138,9 +138,9 @@ def test_memory_and_caches_are_told_apart(name):
     model = MODELS[name]()
     memory = model.encode(ids())
     caches = model.new_caches(memory, 7)
-    with pytest.raises(ValueError, match="either memory or caches.* it got both"):
+    with pytest.raises(ValueError, match=r"either memory or caches.* it got both"):
         model.decode(ids(), memory, caches=caches)
-    with pytest.raises(ValueError, match="either memory or caches.* it got neither"):
+    with pytest.raises(ValueError, match=r"either memory or caches.* it got neither"):
         model.decode(ids())
     plain = MODELS["gpt"]().new_caches(2, 7)
     with pytest.raises(ValueError, match="these caches hold no memory"):
