@@ -5,14 +5,19 @@ value whether the documentation allows it. Every call must then either give what
 a ValueError or TypeError that names a changed argument and shows what came.
 """
 
+import importlib
+import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -29,6 +34,16 @@ DTYPES = {
 CPU = {"device": torch.device("cpu")}
 WEIGHTS = {**CPU, "dtype": torch.float32}  # what a module's weights ask of its input
 
+# Hypothesis gives seeds; the choices are Python's, for its own prefer small and equal values, which are right.
+# Without shrinking: the arguments are small, and each failure tells them all.
+SEEDS = st.randoms(use_true_random=True)
+SETTINGS = settings(
+    max_examples=30,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
 Axes = dict[str, Any]  # size of each axis by its letter, and the dtype and device that all have
 
 
@@ -43,41 +58,41 @@ class Numbers:
     ids: bool = False  # whether only numbers within the bounds are right
     any_dtype: bool = False  # whether it needn't have the dtype of the others
 
-    def make(self, draw: Any, axes: Axes) -> Tensor | None:
-        if self.none and draw(st.booleans()):
+    def make(self, random: Random, axes: Axes) -> Tensor | None:
+        if self.none and random.random() < 0.5:
             return None
         shape: list[int] = []
         for name in self.axes.split():
             sizes = axes[name.rstrip("?")]
             sizes = sizes if isinstance(sizes, tuple) else (sizes,)
-            one = name.endswith("?") and draw(st.booleans())
+            one = name.endswith("?") and random.random() < 0.5
             shape += [1] * len(sizes) if one else sizes
         if self.kind == "float":
             return torch.randn(shape, dtype=axes.get("dtype", torch.float32))
         low, high = (0, 1) if self.kind == "bool" else self.within
         return torch.randint(low, high + 1, shape).to(DTYPES[self.kind][0])
 
-    def change(self, draw: Any, value: Tensor | None) -> Any:
+    def change(self, random: Random, value: Tensor | None) -> Any:
         if not isinstance(value, Tensor):
-            return draw(st.sampled_from(JUNK))
+            return random.choice(JUNK)
         ways = ["size"] * 3 + ["add", "drop", "dtype", "meta", "junk", "outside"]
-        way = draw(st.sampled_from(ways)) if value.dim() else "junk"
-        axis = draw(st.integers(0, max(value.dim() - 1, 0)))
+        way = random.choice(ways) if value.dim() else "junk"
+        axis = random.randint(0, max(value.dim() - 1, 0))
         if way == "add":
-            return value.unsqueeze(axis).repeat_interleave(draw(st.integers(1, 2)), dim=axis)
+            return value.unsqueeze(axis).repeat_interleave(random.randint(1, 2), dim=axis)
         if way == "drop" and value.shape[axis]:
             return value.select(axis, 0)
         if way == "size":
-            size = draw(st.integers(0, 4))
+            size = random.randint(0, 4)
             return torch.cat([value] + [torch.ones_like(value)] * 4, axis).narrow(axis, 0, size)
         if way == "outside" and self.kind == "int" and value.numel():
-            return torch.full_like(value, draw(st.sampled_from([-1, 5, self.within[1] + 1, 10**9])))
+            return torch.full_like(value, random.choice([-1, 5, self.within[1] + 1, 10**9]))
         if way == "dtype":
             every = [dtype for dtypes in DTYPES.values() for dtype in dtypes]
-            return value.to(draw(st.sampled_from(every)))
+            return value.to(random.choice(every))
         if way == "meta":
             return value.to("meta")
-        return draw(st.sampled_from([*JUNK, value.tolist(), value.numpy()]))
+        return random.choice([*JUNK, value.tolist(), value.numpy()])
 
     def fits(self, value: Any, axes: Axes) -> bool:
         """Whether a value is right beside the axes known so far; takes up those that it is the first to have."""
@@ -121,11 +136,11 @@ class One:
     allows: Callable[[Any], bool]
     others: tuple[Any, ...] = JUNK
 
-    def make(self, draw: Any, axes: Axes) -> Any:
-        return draw(st.sampled_from(self.values))
+    def make(self, random: Random, axes: Axes) -> Any:
+        return random.choice(self.values)
 
-    def change(self, draw: Any, value: Any) -> Any:
-        return draw(st.sampled_from(self.others))
+    def change(self, random: Random, value: Any) -> Any:
+        return random.choice(self.others)
 
     def fits(self, value: Any, axes: Axes) -> bool:
         return self.allows(value)
@@ -139,16 +154,21 @@ class Size:
     least: int = 0
     none: bool = False
 
-    def make(self, draw: Any, axes: Axes) -> int:
+    def make(self, random: Random, axes: Axes) -> int:
         return int(axes[self.axis])
 
-    def change(self, draw: Any, value: Any) -> Any:
-        return draw(st.sampled_from((*JUNK, 1, 2, 3, 7)))
+    def change(self, random: Random, value: Any) -> Any:
+        return random.choice((*JUNK, 1, 2, 3, 7))
 
     def fits(self, value: Any, axes: Axes) -> bool:
         if value is None and self.none:
             return True
         return is_whole(value, self.least) and bool(axes.setdefault(self.axis, value) == value)
+
+
+def only(*values: Any, wrong: tuple[Any, ...] = JUNK) -> One:
+    """Just these objects, and none of the wrong ones."""
+    return One(values, lambda v: any(v is each for each in values), wrong)
 
 
 def is_whole(value: Any, least: float = -INF) -> bool:
@@ -222,18 +242,78 @@ class Room:
             )
         return cache
 
-    def other(self, draw: Any) -> "Room":
+    def other(self, random: Random) -> "Room":
         """The same with one thing changed."""
-        name = draw(st.sampled_from(["batch", "held", "max_len", "heads", "d_head", "dtype"]))
+        names = ["batch", "held", "max_len", "heads", "d_head", "dtype"]
+        names += [] if self.source is None else ["source", "source_batch", "no source"]
+        name = random.choice(names)
+        if name == "no source":
+            return replace(self, source=None)
         if name == "dtype":
             return replace(self, dtype=torch.float64)
         sizes = {"held": (0, self.max_len), "max_len": (max(self.held, 1), 5)}.get(name, (1, 3))
-        return replace(self, **{name: draw(st.integers(*sizes))})
+        return replace(self, **{name: random.randint(*sizes)})
 
-    def same_as(self, other: Any, *names: str) -> bool:
-        return isinstance(other, Room) and all(
-            getattr(self, name) == getattr(other, name) for name in names
+
+@dataclass(frozen=True)
+class Caches:
+    """A cache, or one for each layer, with room for the new tokens (axis q); t is what there is then in all."""
+
+    heads: int
+    d_head: int
+    layers: int | None = None
+    source: bool = False  # whether they hold the keys and values of an encoder's output (axis s)
+    none: bool = True
+
+    def make(self, random: Random, axes: Axes) -> Any:
+        axes["t"] = axes["q"]
+        if self.none and random.random() < 0.5:
+            return None
+        axes["t"] += (held := random.randint(0, 2))
+        most = axes["t"] + random.randint(0, 1)
+        room = Room(
+            axes["b"],
+            held,
+            most,
+            self.heads,
+            self.d_head,
+            source=axes["s"] if self.source else None,
         )
+        return room if self.layers is None else [replace(room) for _ in range(self.layers)]
+
+    def change(self, random: Random, value: Any) -> Any:
+        if value is None:
+            return random.choice(JUNK)
+        if self.layers is None:
+            return random.choice([value.other(random), value.other(random), *JUNK])
+        other = value[0].other(random)
+        ways = [
+            [other, *value[1:]], [*value[:-1], other], [other, replace(other)], value[:-1], [*value, other],
+            value[:1] * self.layers, tuple(value), [None] * self.layers, [],
+        ]  # fmt: skip
+        return random.choice([*ways, *ways, *JUNK])
+
+    def fits(self, value: Any, axes: Axes) -> bool:
+        if value is None:
+            axes["t"] = axes["q"]
+            return self.none
+        rooms = [value] if self.layers is None else value
+        if not isinstance(rooms, list | tuple) or not all(isinstance(room, Room) for room in rooms):
+            return False
+        if len(rooms) != (self.layers or 1) or len({id(room) for room in rooms}) < len(rooms):
+            return False
+        first = rooms[0]
+        axes["t"] = axes["q"] + first.held
+        wanted = (axes["b"], first.held, self.heads, self.d_head, torch.float32)
+        for room in rooms:
+            if (room.batch, room.held, room.heads, room.d_head, room.dtype) != wanted:
+                return False
+            if self.source and room.source is None:
+                return False
+            source = room.source_batch in (None, axes["b"]) and axes.setdefault("s", room.source)
+            if room.max_len < axes["t"] or (self.source and source != room.source):
+                return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -254,17 +334,19 @@ class Call:
         fitting = all(kind.fits(arguments[name], axes) for name, kind in self.kinds.items())
         return fitting and self.rule(**arguments)
 
-    def check(self, draw: Any) -> None:
+    def check(self, random: Random) -> None:
         """Change up to two arguments of a right call, and hold the function to the oracle."""
-        axes = {letter: draw(st.integers(1, 3)) for letter in "abcdefghijklmnopqrstuvwxyz"}
-        axes |= {"*": tuple(draw(st.lists(st.integers(1, 3), max_size=2)))} | dict(self.known)
+        axes = {letter: random.randint(1, 3) for letter in "abcdefghijklmnopqrstuvwxyz"}
+        axes |= {"*": tuple(random.choices([1, 2, 3], k=random.randint(0, 2)))} | dict(self.known)
         axes |= self.sizes(axes)
         torch.manual_seed(0)
-        arguments = {name: kind.make(draw, axes) for name, kind in self.kinds.items()}
-        changed = draw(st.lists(st.sampled_from([*self.kinds]), max_size=2, unique=True))
+        arguments = {name: kind.make(random, axes) for name, kind in self.kinds.items()}
+        number = min(random.choice([0, 1, 1, 1, 2]), len(self.kinds))
+        changed = random.sample([*self.kinds], number)
         for name in changed:
-            arguments[name] = self.kinds[name].change(draw, arguments[name])
+            arguments[name] = self.kinds[name].change(random, arguments[name])
         found: Axes = dict(self.known)
+        changed = changed or [*self.kinds]
         right = self.is_right(arguments, found)
         self.hold(arguments, right, changed, found)
 
@@ -297,18 +379,21 @@ class Call:
         shown = set().union(*(_shown(arguments[name]) for name in changed))
         assert any(each in message for each in shown), f"not shown what came: {message!r}, {told}"
 
-    def check_result(self, result: Any, arguments: Mapping[str, Any], axes: Axes, told: str) -> None:
+    def check_result(
+        self, result: Any, arguments: Mapping[str, Any], axes: Axes, told: str
+    ) -> None:
         for tensor in _tensors(result):
             assert tensor.is_meta or bool(tensor.isfinite().all()), f"not finite: {told}"
-        if callable(self.result):
+        meta = any(isinstance(each, Tensor) and each.is_meta for each in arguments.values())
+        if callable(self.result) and not meta:
             expected = self.result(**arguments)
-            if isinstance(expected, Tensor) and not result.is_meta:
-                torch.testing.assert_close(
-                    result, expected.to(result.dtype), rtol=2e-3, atol=2e-3, msg=lambda m: told + m
-                )
-            elif not isinstance(expected, Tensor):
+            if isinstance(expected, Tensor):
+                expected = expected.to(result.dtype)
+                close = {"rtol": 2e-3, "atol": 2e-3}
+                torch.testing.assert_close(result, expected, **close, msg=lambda m: told + m)
+            else:
                 assert result == expected, told
-        elif self.result:
+        elif isinstance(self.result, str) and self.result:
             first = result[0] if isinstance(result, tuple) else result
             numbers = Numbers(self.result, any_dtype=True)
             kinds = [replace(numbers, kind=kind) for kind in ("float", "int", "bool")]
@@ -340,12 +425,63 @@ def _told(value: Any) -> str:
 
 def _shown(value: Any) -> set[str]:
     """What a message may show of a value: any of these will do."""
-    if isinstance(value, Room | list | tuple) and value:
-        rooms = value if isinstance(value, list | tuple) else [value]
-        numbers = {str(n) for each in rooms for n in getattr(each, "__dict__", {}).values()}
-        return numbers | {repr(value), type(value).__name__, str(len(rooms))}
+    rooms = [value] if isinstance(value, Room) else value
+    if isinstance(rooms, list | tuple) and any(isinstance(each, Room) for each in rooms):
+        numbers = [n for each in rooms for n in getattr(each, "__dict__", {}).values()]
+        return {str(n) for n in (*numbers, len(rooms), "both") if n is not None}
+    if value is None:
+        return {"None", "neither", "both", "lack"}
+    if callable(value):  # what it returns is shown
+        return {""}
     if not isinstance(value, Tensor):
-        return {repr(value), type(value).__name__, str(value)}
-    ends = [value.min(), value.max()] if value.numel() and not (value.is_meta or value.is_complex()) else []
-    numbers = {*value.shape, value.dim(), *(int(end) for end in ends)}
-    return {str(value.dtype), str(value.device), *map(str, numbers), "Tensor"}
+        sized = isinstance(value, str | list | tuple | dict)
+        length = {str(len(value))} if sized else set()
+        return {
+            repr(value),
+            type(value).__name__,
+            str(value),
+            "shape is ()",
+            "both",
+            "none",
+        } | length
+    ends = (
+        [value.min(), value.max()]
+        if value.numel() and not (value.is_meta or value.is_complex())
+        else []
+    )
+    numbers = {*value.shape, value.dim(), *(end.item() for end in ends)}
+    every = [] if value.is_meta else [str(value.tolist())]
+    return {
+        str(value.dtype),
+        str(value.device),
+        str(tuple(value.shape)),
+        *map(str, numbers),
+        *every,
+        "Tensor",
+        "both",
+    }
+
+
+def entries(calls: Mapping[str, Call], open_faults: set[str]) -> list[Any]:
+    """The names of the calls, as a test's parameters; those with a fault that is known and open aren't run."""
+    open_fault = pytest.mark.xfail(run=False, reason="a check is missing in the package")
+    return [pytest.param(name, marks=[open_fault] if name in open_faults else []) for name in calls]
+
+
+def public(house: str) -> Iterator[str]:
+    """Functions, classes and methods of a module of the package that take arguments."""
+    module = importlib.import_module(f"transformer_lab.{house}")
+    for name, thing in vars(module).items():
+        if name.startswith("_") or getattr(thing, "__module__", "") != module.__name__:
+            continue
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            yield f"{house}.{name}"
+        methods = vars(thing).items() if inspect.isclass(thing) else ()
+        for method, function in methods:
+            taking = (
+                inspect.isfunction(function)
+                and function.__qualname__ == f"{name}.{method}"
+                and len(inspect.signature(function).parameters) > 1
+            )
+            if taking and not method.startswith("_"):
+                yield f"{house}.{name}.{method}"

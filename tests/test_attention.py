@@ -123,27 +123,73 @@ Q, K, V = inputs(2, 3)
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((Q, K[..., :3], V), "query has 4 .* key has 3"),
+        (
+            (Q, K[..., :2], V),
+            r"query has 4 \(shape \(2, 3, 3, 4\)\), key has 2 \(shape \(2, 3, 5, 2\)\)",
+        ),
         ((Q, K[:1], V[:1]), "same leading axes: query has .2, 3, 3, 4., key has .1, 3, 5, 4."),
-        ((Q, K, V[..., :4, :]), "one value for each key"),
+        (
+            (Q, K, V[..., :4, :]),
+            r"one value for each key: key has shape \(2, 3, 5, 4\), value \(2, 3, 4, 6\)",
+        ),
         ((Q, K, V, torch.ones(2, 3, 3, 5)), "mask must be boolean.*torch.float32"),
-        ((Q, K, V, torch.ones(2, 5, dtype=torch.bool)), "as many axes as the scores"),
-        ((Q, K, V, torch.ones(1, 1, 3, 4, dtype=torch.bool)), "mask must fit the scores"),
+        (
+            (Q, K, V, torch.ones(2, 5, dtype=torch.bool)),
+            r"as many axes as the scores \(2, 3, 3, 5\): it has 2, \(2, 5\)",
+        ),
+        (
+            (Q, K, V, torch.ones(1, 1, 3, 4, dtype=torch.bool)),
+            r"mask must fit the scores \(2, 3, 3, 5\).*its shape is \(1, 1, 3, 4\)",
+        ),
         ((Q, K, V, None, torch.ones(3, 5)), "score_bias must have as many axes"),
-        ((Q, K, V, None, torch.ones(1, 1, 3, 5).double()), "score_bias and query .* one dtype"),
+        (
+            (Q, K, V, None, torch.ones(1, 1, 3, 5).double()),
+            "score_bias has torch.float64, query has torch.float32",
+        ),
         ((Q.long(), K, V), "query must hold floating-point numbers; it holds torch.int64"),
-        ((Q, K.double(), V), "key and query must have one dtype"),
-        ((Q, K, V.to("meta")), "on one device: value is on meta"),
-        ((Q, K, V, torch.ones(1, 1, 3, 5, dtype=torch.bool, device="meta")), "mask is on meta"),
-        ((Q[0, 0, 0], K[0, 0, 0], V[0, 0, 0]), "at least two axes"),
+        ((Q, K.double(), V), "key and query must have one dtype: key has torch.float64"),
+        ((Q, K, V.to("meta")), "^value and query must be .*: value is on meta, query on cpu"),
+        (
+            (Q, K, V, torch.ones(1, 1, 3, 5, dtype=torch.bool, device="meta")),
+            "mask is on meta, query on cpu",
+        ),
+        ((Q[0, 0, 0], K[0, 0, 0], V[0, 0, 0]), r"^query needs at least two axes .* is \(4,\)"),
     ],
 )
 def test_bad_input_is_answered_in_words(arguments, says):
     with pytest.raises(ValueError, match=says):
         scaled_dot_product_attention(*arguments)
+    if "value" not in says:
+        with pytest.raises(ValueError, match=says):
+            attention_weights(*arguments[:2], *arguments[3:])
 
 
 @pytest.mark.usefixtures("as_a_user")
 def test_a_list_is_no_tensor():
     with pytest.raises(TypeError, match=r"query must be a torch\.Tensor; it is a list"):
         attention_weights([[1.0]], K)
+    with pytest.raises(TypeError, match=r"mask must be a torch\.Tensor; it is a list"):
+        attention_weights(Q, K, [[True]])
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("dropout", "error", "says"),
+    [
+        (1.0, ValueError, r"dropout is a probability, from 0 to below 1; it is 1\.0"),
+        (-0.1, ValueError, r"dropout is a probability, from 0 to below 1; it is -0\.1"),
+        ("0.1", TypeError, "dropout must be a number; it is '0.1'"),
+    ],
+)
+def test_dropout_is_a_probability(dropout, error, says):
+    with pytest.raises(error, match=says):
+        scaled_dot_product_attention(Q, K, V, dropout=dropout)
+
+
+def test_dropout_sets_weights_to_zero_and_lets_the_others_grow():
+    """With equal weights and the values of a unit matrix the output is the weights themselves."""
+    torch.manual_seed(0)
+    query, key, value = torch.zeros(1, 100, 4), torch.zeros(1, 50, 4), torch.eye(50)[None]
+    weights = scaled_dot_product_attention(query, key, value, dropout=0.25)
+    assert sorted(set(weights.flatten().tolist())) == pytest.approx([0, 1 / 50 / 0.75])
+    assert 0.2 < (weights == 0).float().mean() < 0.3

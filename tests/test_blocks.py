@@ -159,7 +159,7 @@ def test_initialisation_changes_nothing_when_it_refuses():
     parts = nn.ModuleDict({"up_proj": nn.Linear(3, 3), "c_attn": nn.Linear(3, 3)})
     before = parts["up_proj"].weight.clone()
     with pytest.raises(
-        ValueError, match=r"named down_proj, .*value_proj; there is c_attn\. Nothing"
+        ValueError, match=f"named {', '.join(sorted(NAMES))}; there is c_attn\\. Nothing"
     ):
         deep_norm_init_(parts, 0.5)
     assert torch.equal(parts["up_proj"].weight, before)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from transformer_lab.cache import KVCache
+from transformer_lab.cache import KeysValues, KVCache
 
 
 def new(*, length: int, seed: int, batch=2):
@@ -48,12 +48,56 @@ def test_rows_can_change_places():
     assert torch.equal(keys[:, :, :4], key.flip(0))
 
 
+@pytest.mark.parametrize("rows", [[1, 0], [1, 1]], ids=str)
+def test_rows_take_their_memory_along(rows):
+    memory = KeysValues(*new(length=5, seed=2))
+    cache = KVCache(2, 9, 3, 4, memory=memory)
+    assert cache.memory is memory
+    cache.select(torch.tensor(rows))
+    assert torch.equal(cache.memory.key, torch.stack([memory.key[row] for row in rows]))
+    assert torch.equal(cache.memory.value, torch.stack([memory.value[row] for row in rows]))
+
+
+def test_rows_without_numbers_can_not_be_looked_at():
+    cache = KVCache(2, 9, 3, 4, device="meta")
+    cache.append(*(each.to("meta") for each in new(length=4, seed=0)))
+    cache.select(torch.empty(2, dtype=torch.long, device="meta"))
+    assert cache.length == 4
+
+
 @pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize("rows", [[0], [0, 2], [-1, 0], [[0, 1]], [0.0, 1.0], [True, False]])
 def test_rows_that_are_not_there(rows):
     cache = KVCache(2, 9, 3, 4)
     with pytest.raises(ValueError, match="rows must"):
         cache.select(torch.tensor(rows))
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_rows_are_told_with_the_number_of_sequences():
+    with pytest.raises(ValueError, match=r"one of the 2 sequences .*; it is \[0, 2\]"):
+        KVCache(2, 9, 3, 4).select(torch.tensor([0, 2]))
+    with pytest.raises(TypeError, match=r"rows must be a torch\.Tensor; it is a list"):
+        KVCache(2, 9, 3, 4).select([0, 1])
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_a_full_cache_takes_nothing_more():
+    cache = KVCache(2, 6, 3, 4)
+    cache.append(*new(length=4, seed=0))
+    with pytest.raises(ValueError, match=r"holds 4 of 6 positions; 3 more don't fit"):
+        cache.append(*new(length=3, seed=1))
+    assert cache.length == 4
+    cache.append(*new(length=2, seed=1))
+    assert cache.length == 6
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("name", ["key", "value"])
+def test_what_is_no_tensor_is_named(name):
+    key, value = new(length=4, seed=0)
+    with pytest.raises(TypeError, match=rf"{name} must be a torch\.Tensor; it is a list"):
+        KVCache(2, 9, 3, 4).append(**({"key": key, "value": value} | {name: [1.0]}))
 
 
 def test_lives_where_it_is_told():
@@ -68,6 +112,7 @@ def test_lives_where_it_is_told():
     ("use", "says"),
     [
         (lambda: KVCache(0, 9, 3, 4), "at least 1; they are batch=0, max_len=9"),
+        (lambda: KVCache(2, 9, 3, 0), "batch=2, max_len=9, num_kv_heads=3, d_head=0"),
         (lambda: KVCache(2, 3, 3, 4).append(*new(length=4, seed=0)), "holds 0 of 3 .* 4 more"),
         (
             lambda: KVCache(1, 9, 3, 4).append(*new(length=4, seed=0)),
@@ -83,7 +128,23 @@ def test_lives_where_it_is_told():
         ),
         (
             lambda: KVCache(2, 9, 3, 4).append(*(each[0] for each in new(length=4, seed=0))),
-            r"key must have shape \(batch, kv_heads, new, d_head\)",
+            r"key must have shape \(batch, kv_heads, new, d_head\) = \(2, 3, 'new', 4\); .* \(3, 4, 4\)",
+        ),
+        (
+            lambda: KVCache(2, 9, 3, 4).append(*(each[0, 0] for each in new(length=4, seed=0))),
+            r"= \(2, 3, 'new', 4\); its shape is \(4, 4\)",
+        ),
+        (
+            lambda: KVCache(2, 9, 3, 4).append(
+                new(length=4, seed=0)[0], new(length=4, seed=0)[1].double()
+            ),
+            "value must be torch.float32 on cpu like the cache; it is torch.float64 on cpu",
+        ),
+        (
+            lambda: KVCache(2, 9, 3, 4).append(
+                *(each.to("meta") for each in new(length=4, seed=0))
+            ),
+            "key must be torch.float32 on cpu like the cache; it is torch.float32 on meta",
         ),
     ],
 )

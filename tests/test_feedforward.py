@@ -135,7 +135,11 @@ NETWORK = FeedForward(4, 7, F.relu)
         (lambda: NETWORK(torch.ones(())), ValueError, r"x must hold vectors of 4 features.*\(\)"),
         (lambda: NETWORK(torch.ones(4).long()), ValueError, "floating-point.*torch.int64"),
         (lambda: NETWORK(torch.ones(4).to("meta")), ValueError, "x is on meta.*weights on cpu"),
-        (lambda: GatedFeedForward(4, 7, F.relu)(torch.ones(3)), ValueError, "vectors of 4"),
+        (
+            lambda: GatedFeedForward(4, 7, F.relu)(torch.ones(3)),
+            ValueError,
+            "^x must .* vectors of 4",
+        ),
         (lambda: llama_ffn_width(0), ValueError, "d_model must be at least 1; it is 0"),
         (lambda: llama_ffn_width(8, 0), ValueError, "multiple_of must be at least 1; it is 0"),
         (lambda: llama_ffn_width(8.0), TypeError, "d_model must be a whole number; it is 8.0"),

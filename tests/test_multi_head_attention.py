@@ -1,5 +1,8 @@
 """Multi-head attention against torch's own, and each of its parts against the long way round."""
 
+import itertools
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -64,9 +67,49 @@ def test_grouped_queries_equal_heads_that_repeat(num_kv_heads):
             for name in ("key_proj", "value_proj")
         }
     )
-    x = tokens(2, 5, 12)
+    x = tokens(4, 5, 12)  # as many sequences as heads
     torch.testing.assert_close(grouped(x), full(x))
     assert grouped.key_proj.out_features == 3 * num_kv_heads
+
+
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
+def test_weights_of_grouped_queries_by_loops(num_kv_heads):
+    mine, x = made(num_kv_heads=num_kv_heads), tokens(2, 5, 12)
+    queries = (x @ mine.query_proj.weight.T).unflatten(2, (4, 3)).tolist()
+    keys = (x @ mine.key_proj.weight.T).unflatten(2, (num_kv_heads, 3)).tolist()
+    expected = torch.empty(2, 4, 5, 5, dtype=torch.float64)
+    for b, head, i in itertools.product(range(2), range(4), range(5)):
+        query, shared = queries[b][i][head], head * num_kv_heads // 4
+        scores = [sum(q * k for q, k in zip(query, key[shared], strict=True)) for key in keys[b]]
+        powers = [math.exp(score / math.sqrt(3)) for score in scores]
+        expected[b, head, i] = torch.tensor(powers, dtype=torch.float64) / sum(powers)
+    torch.testing.assert_close(mine.weights(x), expected, atol=1e-12, rtol=1e-12)
+
+
+def test_stored_keys_and_values_stand_for_their_memory():
+    mine = made(qkv_bias=True, out_bias=True)
+    theirs = like_torchs(mine, 12, 4)
+    x, memory = tokens(2, 5, 12), tokens(2, 7, 12, seed=2)
+    expected, weights = theirs(x, memory, memory, average_attn_weights=False)
+    stored = mine.keys_values(memory)
+    torch.testing.assert_close(mine(x, stored), expected, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(mine.weights(x, stored), weights, atol=1e-12, rtol=1e-12)
+
+
+def test_keys_are_turned_where_there_are_both_rotary_and_positions():
+    memory, positions = tokens(2, 5, 12), torch.arange(5) + 2
+    for rotary, where, factor in (
+        (None, None, 1),
+        (None, positions, 1),
+        (Shift(), None, 1),
+        (Shift(), positions, torch.tensor([3.0, 4, 5, 6, 7]).double()[:, None]),
+    ):
+        mine = made(rotary=rotary)
+        key, value = mine.keys_values(memory, where)
+        heads = (memory @ mine.key_proj.weight.T).view(2, 5, 4, 3).permute(0, 2, 1, 3)
+        torch.testing.assert_close(key, heads * factor)
+        heads = (memory @ mine.value_proj.weight.T).view(2, 5, 4, 3).permute(0, 2, 1, 3)
+        torch.testing.assert_close(value, heads)
 
 
 def test_heads_do_not_see_each_other():
@@ -138,6 +181,7 @@ def test_scale_and_bias_reach_the_scores():
 
 
 def test_d_head_may_differ_from_d_model_over_heads():
+    assert made(d_model=10, d_head=5)(tokens(1, 3, 10)).shape == (1, 3, 10)
     mine = made(d_head=5)
     assert mine.query_proj.out_features == 20
     assert mine(tokens(1, 3, 12)).shape == (1, 3, 12)
@@ -173,6 +217,35 @@ def test_causal_attention_reaches_the_kernel_that_needs_no_mask(calls):
     made()(x, mask=causal_mask(5))
     assert calls == [(None, True)]
     assert isinstance(causal_mask(5), CausalMask)
+
+
+def test_heads_are_looked_up_only_where_they_serve_a_group(monkeypatch):
+    """With enable_gqa torch leaves out kernels that it could else take."""
+    seen, torch_function = [], F.scaled_dot_product_attention
+
+    def watched(*arguments, enable_gqa, **more):
+        seen.append(enable_gqa)
+        return torch_function(*arguments, enable_gqa=enable_gqa, **more)
+
+    monkeypatch.setattr(module.F, "scaled_dot_product_attention", watched)
+    for query, key in (
+        ((2, 4, 5, 3), (2, 2, 7, 3)),
+        ((2, 4, 5, 3), (2, 4, 7, 3)),
+        ((2, 5, 3), (2, 7, 3)),
+    ):
+        query, key = tokens(*query), tokens(*key, seed=1)
+        module._fused(query, key, key, None, None, None, 0.0)
+    assert seen == [True, False, False]
+
+
+def test_a_bias_takes_up_the_causal_mask(calls):
+    """torch's function documents an error for a bias together with is_causal."""
+    bias = tokens(1, 4, 5, 5, seed=3)
+    made()(tokens(1, 5, 12), mask=causal_mask(5), score_bias=bias)
+    (handed, is_causal) = calls[0]
+    assert is_causal is False
+    later = torch.tensor([[j > i for j in range(5)] for i in range(5)])
+    assert torch.equal(handed, torch.where(later, -math.inf, bias))
 
 
 def test_one_query_with_a_cache_needs_no_mask(calls):
@@ -235,6 +308,7 @@ def test_meta_device():
     mine = made().to("meta")
     x = tokens(2, 5, 12).to("meta")
     assert mine(x, mask=causal_mask(5, device="meta")).shape == (2, 5, 12)
+    assert made(rotary=Shift()).to("meta")(x).device == x.device
 
 
 def test_parameters_are_four_matrices():
@@ -248,14 +322,27 @@ def test_parameters_are_four_matrices():
     [
         (lambda: made(d_model=10), "d_model must be a multiple of num_heads; they are 10 and 4"),
         (lambda: made(num_kv_heads=3), "multiple of num_kv_heads.* 4 and 3"),
-        (lambda: made(num_heads=0), "num_heads must be at least 1; it is 0"),
+        (lambda: made(d_model=10, num_kv_heads=2), "they are 10 and 4. Or give d_head"),
+        (lambda: made(num_heads=0), "^num_heads must be at least 1; it is 0"),
+        (lambda: made(num_heads=0, num_kv_heads=2), "^num_heads must be at least 1; it is 0"),
+        (lambda: made(num_kv_heads=0), "^num_kv_heads must be at least 1; it is 0"),
+        (lambda: made(d_model=0, d_head=3), "^d_model must be at least 1; it is 0"),
+        (lambda: made(d_head=0), "^d_head must be at least 1; it is 0"),
+        (lambda: made(dropout=1.0), "^dropout is a probability"),
+        (lambda: made()(tokens(5, 12)), r"axes \(batch, seq, d_model\); it is \(5, 12\)"),
+        (lambda: made()(tokens(2, 1, 5, 12)), r"axes \(batch, seq, d_model\); it is \(2, 1, 5"),
+        (lambda: made()(tokens(2, 5, 11)), r"^x must hold vectors of 12 features.*\(2, 5, 11\)"),
+        (
+            lambda: made()(tokens(2, 5, 12), tokens(2, 7, 11)),
+            r"^memory must hold vectors of 12 features.*\(2, 7, 11\)",
+        ),
         (
             lambda: made()(tokens(2, 5, 12), mask=torch.ones(2, 5).bool()),
             "as many axes as the scores",
         ),
         (
-            lambda: made()(tokens(2, 5, 12), tokens(1, 5, 12)),
-            "as many sequences as x; they have 1 and 2",
+            lambda: made()(tokens(3, 5, 12), tokens(1, 5, 12)),
+            "as many sequences as x; they have 1 and 3",
         ),
         (lambda: token_mask(torch.ones(2, 5)), "must be boolean .* torch.float32"),
         (lambda: token_mask(torch.ones(2).bool()), r"axes \(batch, key\)"),

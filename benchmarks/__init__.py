@@ -1,0 +1,1 @@
+"""Speed and learning, measured in turns with other libraries and against what the machine can give."""

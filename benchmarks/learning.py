@@ -1,0 +1,229 @@
+"""How little a small model of characters can be left to guess, in how little time.
+
+The text is that of `pydoc_data.topics`, its first nine tenths to train on and the rest to be foreseen, in
+windows of 64 characters. The preset is a well-known small one for a processor; the recipe is the
+course's. Each change of the recipe is taken back by itself, to see what it gave.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.measure import OURS, Figure
+from transformer_lab.data import Windows, python_topics
+from transformer_lab.models.gpt import GPT, GPTConfig
+from transformer_lab.models.llama import Llama, LlamaConfig
+from transformer_lab.tokenizers import CharacterTokenizer
+from transformer_lab.training import Cosine, Linear, Trainer, adamw, muon
+from transformer_lab.training.optimisers import Optimizer
+from transformer_lab.training.schedules import Schedule
+
+CONTEXT = 64
+PRESET = "the preset"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training of so many steps needs, but text and seed.
+
+    Args:
+        model: Made from the number of characters.
+        optimizer: Made from the model.
+        schedule: Made from the number of steps.
+        batch: Windows a step.
+        steps: Of the whole training.
+    """
+
+    model: Callable[[int], nn.Module]
+    optimizer: Callable[[nn.Module], Optimizer]
+    schedule: Callable[[int], Schedule]
+    batch: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training reached.
+
+    Args:
+        loss: On the text that was kept back, nats for each character.
+        seconds: Of training, without the validation.
+    """
+
+    loss: float
+    seconds: float
+
+
+def gpt(vocab_size: int) -> nn.Module:
+    """Four layers of 128 features, 0.8 million parameters."""
+    return GPT(
+        GPTConfig(
+            vocab_size=vocab_size, max_positions=CONTEXT, d_model=128, num_layers=4, num_heads=4,
+            d_ff=512, dropout=0.0,
+        )
+    )  # fmt: skip
+
+
+def llama(vocab_size: int) -> nn.Module:
+    """The same size with RMSNorm, rotary positions and SwiGLU."""
+    return Llama(
+        LlamaConfig(
+            vocab_size=vocab_size, d_model=128, num_layers=4, num_heads=4, num_kv_heads=4, d_ff=344,
+            tied=True,
+        )
+    )  # fmt: skip
+
+
+def _tuned_adamw(model: nn.Module) -> Optimizer:
+    return adamw(model, 4e-3, betas=(0.9, 0.99))
+
+
+WELL_KNOWN = Recipe(
+    model=gpt,
+    optimizer=lambda model: adamw(model, 1e-3, betas=(0.9, 0.99)),
+    schedule=lambda steps: Cosine(steps=steps, warmup=100, end=0.1),
+    batch=12,
+    steps=2000,
+)
+"""The preset: AdamW at 1e-3, cosine to a tenth, 2,000 steps of 12 × 64 characters."""
+
+RECIPE = Recipe(
+    model=llama,
+    optimizer=lambda model: muon(model, 1e-2, betas=(0.9, 0.99)),
+    schedule=lambda steps: Linear(steps=steps, warmup=steps // 20),
+    batch=12,
+    steps=2000,
+)
+"""The course's recipe."""
+
+ABLATION: dict[str, Callable[[Recipe], Recipe]] = {
+    "GPT in place of LLaMA": lambda recipe: replace(recipe, model=gpt),
+    "AdamW in place of Muon": lambda recipe: replace(recipe, optimizer=_tuned_adamw),
+    "cosine to a tenth in place of a straight line to 0": lambda recipe: replace(
+        recipe, schedule=lambda steps: Cosine(steps=steps, warmup=steps // 20, end=0.1)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """The ids of the text, split.
+
+    Args:
+        train: To train on.
+        validation: To be foreseen.
+        vocab_size: Number of different characters.
+    """
+
+    train: Tensor
+    validation: Tensor
+    vocab_size: int
+    parts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
+def text() -> Text:
+    """The topics of Python's help, as ids."""
+    whole = python_topics()
+    tokenizer = CharacterTokenizer.train(whole)
+    ids = torch.tensor(tokenizer.encode(whole))
+    cut = int(0.9 * len(ids))
+    train, validation = ids[:cut], ids[cut:]
+    windows = Windows(validation, context=CONTEXT, batch=128)
+    return Text(train, validation, tokenizer.vocab_size, list(windows.sequential()))
+
+
+def train(recipe: Recipe, corpus: Text, seed: int) -> Outcome:
+    """Train once, and foresee the text that was kept back.
+
+    Args:
+        recipe: What to do.
+        corpus: The text.
+        seed: Of the first weights and of the batches.
+    """
+    torch.manual_seed(seed)
+    model = recipe.model(corpus.vocab_size)
+    trainer = Trainer(
+        model,
+        Windows(corpus.train, context=CONTEXT, batch=recipe.batch, seed=seed),
+        optimizer=recipe.optimizer(model),
+        schedule=recipe.schedule(recipe.steps),
+        seed=seed,
+    )
+    model.train()
+    start = time.perf_counter()
+    for _ in range(recipe.steps):
+        trainer.step()
+    return Outcome(loss(model, corpus), time.perf_counter() - start)
+
+
+@torch.no_grad()
+def loss(model: nn.Module, corpus: Text) -> float:
+    """Nats for each character of the text that was kept back, in windows of 64.
+
+    Args:
+        model: tokens -> logits.
+        corpus: The text.
+    """
+    model.eval()
+    total = sum(
+        F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum").item()
+        for x, y in corpus.parts
+    )
+    return total / sum(y.numel() for _, y in corpus.parts)
+
+
+def _runs(recipe: Recipe, corpus: Text, seeds: Sequence[int]) -> list[Outcome]:
+    return [train(recipe, corpus, seed) for seed in seeds]
+
+
+def figures(rounds: int) -> list[Figure]:
+    """Preset and recipe in turns, at a quarter of the steps' time and at the whole of it, then the ablation.
+
+    Args:
+        rounds: Seeds, three at most: each round is a whole training.
+    """
+    corpus, seeds = text(), range(min(rounds, 3))
+    reached: dict[str, list[Outcome]] = {PRESET: [], "a quarter": [], "the whole": []}
+    for seed in seeds:
+        preset = train(WELL_KNOWN, corpus, seed)
+        probe = train(replace(RECIPE, steps=30), corpus, seed).seconds / 30
+        reached[PRESET].append(preset)
+        for name, share in (("a quarter", 0.25), ("the whole", 1.0)):
+            steps = int(share * preset.seconds / probe * 0.97)
+            reached[name].append(train(replace(RECIPE, steps=steps), corpus, seed))
+    found = []
+    for name, aim in (("a quarter", 1.41), ("the whole", 1.18)):
+        ours, preset_losses = reached[name], [each.loss for each in reached[PRESET]]
+        shares = [o.seconds / p.seconds for o, p in zip(ours, reached[PRESET], strict=True)]
+        found.append(
+            Figure(
+                f"loss after {name} of the preset's time", "1/nats",
+                {OURS: [1 / each.loss for each in ours], PRESET: [1 / each for each in preset_losses]},
+                note=f"losses {_spread([o.loss for o in ours])} nats, aim {aim}; the preset "
+                f"{_spread(preset_losses)}; share of its time {_spread(shares)}",
+                extra={"losses": [o.loss for o in ours], "preset": preset_losses, "aim": aim,
+                       "shares of the time": shares, "seconds": [o.seconds for o in ours]},
+            )
+        )  # fmt: skip
+    steps = RECIPE.steps // 4
+    short = replace(RECIPE, steps=steps)
+    for name, change in {"the recipe": lambda recipe: recipe, **ABLATION}.items():
+        outcomes = _runs(change(short), corpus, seeds)
+        losses = [each.loss for each in outcomes]
+        found.append(
+            Figure(
+                f"ablation, {steps} steps: {name}", "1/nats", {OURS: [1 / each for each in losses]},
+                note=f"losses {_spread(losses)} nats in {_spread([o.seconds for o in outcomes])} s",
+                extra={"losses": losses, "seconds": [o.seconds for o in outcomes]},
+            )
+        )  # fmt: skip
+    return found
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
