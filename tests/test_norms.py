@@ -120,3 +120,33 @@ def test_bad_input_is_answered_in_words(make, error, says):
 
 def test_smallest_sizes_do():
     torch.testing.assert_close(RMSNorm(1)(torch.tensor([[-3.0]])), torch.tensor([[-1.0]]))
+
+
+def test_backward_pass_is_that_of_the_formula():
+    torch.manual_seed(0)
+    norm = RMSNorm(5, eps=0.1).double()
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+
+    def of(x, weight):
+        return torch.func.functional_call(norm, {"weight": weight}, (x,))
+
+    assert torch.autograd.gradcheck(of, (x, norm.weight))
+    assert torch.autograd.gradgradcheck(of, (x, norm.weight))
+    rows = torch.func.vmap(torch.func.jacrev(norm))(x[0].detach())
+    by_row = [torch.autograd.functional.jacobian(norm, row) for row in x[0]]
+    torch.testing.assert_close(rows, torch.stack(by_row))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_half_precision_are_those_of_float32_rounded(dtype):
+    torch.manual_seed(0)
+    norm, x = RMSNorm(64).to(dtype), torch.randn(4, 64).to(dtype).requires_grad_()
+    grad = torch.randn(4, 64).to(dtype)
+    norm(x).backward(grad)
+    wide = x.detach().double().requires_grad_()
+    weight = norm.weight.detach().double().requires_grad_()
+    torch.nn.functional.rms_norm(wide, (64,), weight, 1e-6).backward(grad.double())
+    for mine, reference in ((x, wide), (norm.weight, weight)):
+        assert mine.grad.dtype == dtype
+        torch.testing.assert_close(mine.grad.double(), reference.grad, rtol=2e-2, atol=2e-2)

@@ -4,6 +4,8 @@
 half-precision input in float32.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,8 +30,8 @@ class RMSNorm(nn.Module):
         normalised, cast back and then weighted, as in LLaMA's code; `torch.nn.RMSNorm` weights before it
         casts back, which rounds once less.
 
-    >>> RMSNorm(2)(torch.tensor([3.0, 4.0]))
-    tensor([0.8485, 1.1314], grad_fn=<MulBackward0>)
+    >>> RMSNorm(2)(torch.tensor([3.0, 4.0])).detach()
+    tensor([0.8485, 1.1314])
     """
 
     def __init__(self, d_model: int, eps: float = 1e-6) -> None:
@@ -41,6 +43,41 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The normalised vectors."""
         check_features("x", x, self.weight)
+        # A generated token needs no gradient, and `apply` takes longer than its norm.
+        normalise = _Normalise.apply if torch.is_grad_enabled() else _Normalise.forward
+        return normalise(x, self.weight, self.eps)
+
+
+class _Normalise(torch.autograd.Function):
+    """RMSNorm with its backward pass written out, which takes half the time of autograd's.
+
+    With r = 1 / sqrt(mean(x²) + eps), h = r x and a = grad · weight: grad_x = r (a - h · mean(a h)).
+    It is made of x alone, so that it can be differentiated again.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        normalised = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
-        return normalised.to(x.dtype) * self.weight
+        return (wide * _inverse_root(wide, eps)).to(x.dtype) * weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+        x, weight, ctx.eps = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        r = _inverse_root(wide, ctx.eps)
+        h, a = wide * r, grad * weight
+        grad_x = r * (a - h * (a * h).mean(dim=-1, keepdim=True))
+        grad_weight = (grad * h).reshape(-1, x.shape[-1]).sum(dim=0)
+        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
+
+
+def _inverse_root(x: Tensor, eps: float) -> Tensor:
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
+    return torch.rsqrt(mean_square + eps)
