@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from transformer_lab.generation.layout import RowsForReading
 from transformer_lab.generation.prompts import (
     Rows,
     check_request,
@@ -62,6 +63,9 @@ class Decoding:
         self._model, self._copies, self._seen = model, copies, 0
         self._step: Callable[..., Tensor] | None = None
         self._caches: Sequence[Any] | None = None
+        # A copy of the weights pays after some tokens, and only where few rows share each reading.
+        pays = hasattr(model, "new_caches") and max_new_tokens >= 32 and len(rows) <= 4
+        self._layout = RowsForReading(self._modules if pays else [])
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -70,7 +74,7 @@ class Decoding:
         try:
             for module in training:
                 module.training = False
-            with torch.inference_mode():
+            with self._layout.in_place(), torch.inference_mode():
                 yield
         finally:
             for module in training:
