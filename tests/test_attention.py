@@ -144,7 +144,7 @@ Q, K, V = inputs(2, 3)
         ((Q, K, V, None, torch.ones(3, 5)), "score_bias must have as many axes"),
         (
             (Q, K, V, None, torch.ones(1, 1, 3, 5).double()),
-            "score_bias has torch.float64, query has torch.float32",
+            "score_bias has torch.float64, query torch.float32",
         ),
         ((Q.long(), K, V), "query must hold floating-point numbers; it holds torch.int64"),
         ((Q, K.double(), V), "key and query must have one dtype: key has torch.float64"),

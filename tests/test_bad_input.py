@@ -24,10 +24,10 @@ from tests.bad_input import (
     Room,
     Size,
     above,
-    entries,
     finite,
     function,
     is_function,
+    is_number,
     is_whole,
     module,
     public,
@@ -39,11 +39,13 @@ from transformer_lab.cache import KeysValues, KVCache
 pytestmark = pytest.mark.usefixtures("as_a_user")
 
 MODULES = ("attention", "blocks", "cache", "feedforward", "masks", "norms", "positions")
-# Public, but with nothing to check: records, and a class that only `causal_mask` makes.
+# Public, but with nothing to check: records, checks, and a class that only `causal_mask` makes.
 EXEMPT = {
     "blocks.DeepNormConstants",
     "blocks.DeepNormScales",
     "cache.KeysValues",
+    "cache.KeysValues.check",
+    "cache.KVCache.check_room",
     "masks.CausalMask",
     "masks.CausalMask.numpy",
 }
@@ -168,6 +170,15 @@ class Places(Numbers):
         return right and tuple(value.shape) in rows and value.device == axes["device"]
 
 
+class Asked(Numbers):
+    """The positions that are asked; those that ask when None."""
+
+    def fits(self, value, axes):
+        if value is None:
+            axes["t"] = axes["q"]
+        return value is None or super().fits(value, axes)
+
+
 TENSORS = {"query": Numbers("* q d"), "key": Numbers("* k d"), "value": Numbers("* k v")}
 ROTATED = {
     "x": Numbers("* s d"),
@@ -188,7 +199,11 @@ HEADS = {
 VECTORS = {"x": Numbers("* d")}
 FREQUENCIES = Numbers("p")
 WIDTHS = {"d_model": whole(4, 8), "d_ff": whole(3), "activation": function(F.relu, nn.ReLU())}
-NORM = {"norm": module(nn.Identity(), nn.LayerNorm(4)), "dropout": PROBABILITY}
+NORM = {
+    "norm": module(nn.Identity(), nn.LayerNorm(4)),
+    # As nn.Dropout: with 1 nothing of the sublayer is left, but x.
+    "dropout": One((0.0, 0.25, 1.0), lambda v: is_number(v) and 0 <= v <= 1, (*JUNK, 1, 0.5, -0.1)),
+}
 SUBLAYER = One(
     (F.tanh, torch.clone),
     lambda v: v is F.tanh or v is torch.clone,
@@ -212,7 +227,11 @@ SCORES = {
     "mask": Numbers("b? h? q? t?", "bool", none=True),
     "score_bias": Numbers("b? h? q? t?", none=True),
 }
-ASKING = {"x": "key|query|scores|sequences", "memory": "key|scores", "cache": "cache|scores|key"}
+ASKING = {
+    "x": "key|query|scores|sequences|cache holds",
+    "memory": "key|scores",
+    "cache": "cache|scores|key",
+}
 
 
 def attention_calls(name: str, result: str) -> dict[str, Call]:
@@ -229,18 +248,18 @@ def attention_calls(name: str, result: str) -> dict[str, Call]:
             words=ASKING,
         ),
         f"{method} memory": Call(
-            plain, {"x": x, "memory": Numbers("b t d"), **SCORES}, result, HEAD_AXES, words=ASKING
+            plain, {"x": x, "memory": Asked("b t d"), **SCORES}, result, HEAD_AXES, words=ASKING
         ),
         f"{method} keys": Call(
-            lambda x, key, value=None, **rest: plain(
-                x, KeysValues(key, key if value is None else value), **rest
+            lambda x, key, value=..., **rest: plain(
+                x, KeysValues(key, key if value is ... else value), **rest
             ),
             {"x": x, "key": key, "value": key, **SCORES}
             if name == "forward"
             else {"x": x, "key": key, **SCORES},
             result,
             HEAD_AXES | {"g": 1},
-            words=ASKING | {"key": "memory", "value": "memory"},
+            words=ASKING | {"key": "memory|value", "value": "memory"},
         ),
     }
 
@@ -507,9 +526,10 @@ CALLS = {
             "residual": RESIDUAL,
         },
     ),
+    # Without a norm, for RMSNorm takes half precision to its weight's, and attention then finds no fault.
     "blocks.TransformerBlock.forward": Call(
         blocks.TransformerBlock(
-            PLAIN, feedforward.FeedForward(4, 3, F.relu), lambda: blocks.PreNorm(norms.RMSNorm(4))
+            PLAIN, feedforward.FeedForward(4, 3, F.relu), lambda: blocks.PreNorm(nn.Identity())
         ),
         {"x": Numbers("b q d"), "mask": Numbers("b? h? q? q?", "bool", none=True)},
         "b q d",
@@ -530,7 +550,7 @@ CALLS = {
             TURNING,
             PLAIN,
             feedforward.FeedForward(4, 3, F.relu),
-            lambda: blocks.PreNorm(norms.RMSNorm(4)),
+            lambda: blocks.PreNorm(nn.Identity()),
         ),
         {
             "x": Numbers("b q d"),
@@ -544,40 +564,7 @@ CALLS = {
 }
 
 
-# Faults of the package that are known: take a name out when its check is there.
-OPEN = {
-    "attention.MultiHeadAttention",
-    "attention.MultiHeadAttention.forward",
-    "attention.MultiHeadAttention.forward keys",
-    "attention.MultiHeadAttention.forward memory",
-    "attention.MultiHeadAttention.keys_values",
-    "attention.MultiHeadAttention.weights",
-    "attention.MultiHeadAttention.weights keys",
-    "attention.MultiHeadAttention.weights memory",
-    "attention.attention_weights",
-    "attention.scaled_dot_product_attention",
-    "blocks.DecoderBlock.forward",
-    "blocks.DeepNorm",
-    "blocks.DeepNorm.forward",
-    "blocks.PostNorm",
-    "blocks.PostNorm.forward",
-    "blocks.PreNorm",
-    "blocks.PreNorm.forward",
-    "blocks.Residual",
-    "blocks.SandwichNorm",
-    "blocks.SandwichNorm.forward",
-    "blocks.TransformerBlock.forward",
-    "cache.KVCache",
-    "cache.KVCache.select",
-    "feedforward.FeedForward.forward",
-    "feedforward.GatedFeedForward.forward",
-    "masks.padding_mask",
-    "positions.rotate_half",
-    "positions.rotate_interleaved",
-}
-
-
-@pytest.mark.parametrize("name", entries(CALLS, OPEN))
+@pytest.mark.parametrize("name", CALLS)
 @SETTINGS
 @given(random=SEEDS)
 def test_a_changed_call(name, random):

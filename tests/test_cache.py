@@ -75,7 +75,7 @@ def test_rows_that_are_not_there(rows):
 
 @pytest.mark.usefixtures("as_a_user")
 def test_rows_are_told_with_the_number_of_sequences():
-    with pytest.raises(ValueError, match=r"one of the 2 sequences .*; it is \[0, 2\]"):
+    with pytest.raises(ValueError, match=r"one of the 2 sequences .*; it is tensor\(\[0, 2\]\)"):
         KVCache(2, 9, 3, 4).select(torch.tensor([0, 2]))
     with pytest.raises(TypeError, match=r"rows must be a torch\.Tensor; it is a list"):
         KVCache(2, 9, 3, 4).select([0, 1])
@@ -111,8 +111,8 @@ def test_lives_where_it_is_told():
 @pytest.mark.parametrize(
     ("use", "says"),
     [
-        (lambda: KVCache(0, 9, 3, 4), "at least 1; they are batch=0, max_len=9"),
-        (lambda: KVCache(2, 9, 3, 0), "batch=2, max_len=9, num_kv_heads=3, d_head=0"),
+        (lambda: KVCache(0, 9, 3, 4), "batch must be at least 1; it is 0"),
+        (lambda: KVCache(2, 9, 3, 0), "d_head must be at least 1; it is 0"),
         (lambda: KVCache(2, 3, 3, 4).append(*new(length=4, seed=0)), "holds 0 of 3 .* 4 more"),
         (
             lambda: KVCache(1, 9, 3, 4).append(*new(length=4, seed=0)),
@@ -124,7 +124,7 @@ def test_lives_where_it_is_told():
         ),
         (
             lambda: KVCache(2, 9, 3, 4).append(*(each.double() for each in new(length=4, seed=0))),
-            "key must be torch.float32 on cpu like the cache; it is torch.float64",
+            "key has torch.float64, the cache torch.float32",
         ),
         (
             lambda: KVCache(2, 9, 3, 4).append(*(each[0] for each in new(length=4, seed=0))),
@@ -138,13 +138,13 @@ def test_lives_where_it_is_told():
             lambda: KVCache(2, 9, 3, 4).append(
                 new(length=4, seed=0)[0], new(length=4, seed=0)[1].double()
             ),
-            "value must be torch.float32 on cpu like the cache; it is torch.float64 on cpu",
+            "value has torch.float64, the cache torch.float32",
         ),
         (
             lambda: KVCache(2, 9, 3, 4).append(
                 *(each.to("meta") for each in new(length=4, seed=0))
             ),
-            "key must be torch.float32 on cpu like the cache; it is torch.float32 on meta",
+            "key is on meta, the cache on cpu",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """What each check lets pass and what it refuses, at the ends of what is allowed, and in which words."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,10 +9,13 @@ import torch
 
 from transformer_lab.checks import (
     check_above,
+    check_alike,
     check_device,
     check_features,
     check_floating,
+    check_kind,
     check_probability,
+    check_projected,
     check_tensor,
     check_whole,
     check_whole_tensor,
@@ -55,6 +59,23 @@ def test_kinds_of_numbers(dtype):
 def test_vectors_of_the_width_of_a_weight_pass(shape):
     check_features("x", torch.ones(shape), WEIGHT)
     check_features("x", torch.ones(shape), torch.ones(4))
+
+
+def test_a_linear_layer_takes_its_weights_dtype_and_any_under_autocast():
+    x = torch.ones(2, 4)
+    check_projected("x", x, WEIGHT)
+    with torch.autocast("cpu"):
+        check_projected("x", x.bfloat16(), WEIGHT)
+    for dtype in (torch.bfloat16, torch.float64):
+        with pytest.raises(ValueError, match=f"one dtype: x has {dtype}, the weights torch.float3"):
+            check_projected("x", x.to(dtype), WEIGHT)
+        with pytest.raises(ValueError, match=f"one dtype: x has {dtype}, the weights torch.float3"):
+            check_projected("x", META.to(dtype), META)
+
+
+def test_what_is_of_a_class_comes_back():
+    assert check_kind("x", META, torch.Tensor, "a tensor") is META
+    assert check_kind("f", abs, Callable, "a function") is abs
 
 
 def test_places():
@@ -107,6 +128,26 @@ def test_places():
             lambda: check_features("x", META, WEIGHT),
             ValueError,
             "^x and the weights must be on one device: x is on meta, the weights on cpu",
+        ),
+        (
+            lambda: check_kind("c", 3, str, "a text"),
+            TypeError,
+            r"^c must be a text; it is a int\.$",
+        ),
+        (
+            lambda: check_alike("x", META, "y", torch.ones(1)),
+            ValueError,
+            "^x and y .* x is on meta",
+        ),
+        (
+            lambda: check_alike("x", META.long(), "y", META),
+            ValueError,
+            "^x must hold floating-point",
+        ),
+        (
+            lambda: check_alike("x", META.half(), "y", META),
+            ValueError,
+            r"^x and y must have one dtype: x has torch\.float16, y torch\.float32\. Convert one\.$",
         ),
         (
             lambda: check_device("x", torch.ones(1), "y", META),

@@ -118,7 +118,7 @@ def test_numpy_gets_at_the_numbers_as_torch_does(force):
         (
             lambda: padding_mask(torch.tensor([1.0]), 3),
             ValueError,
-            r"\(1,\) and holds torch.float32",
+            "integers; it holds torch.float32",
         ),
         (lambda: padding_mask(torch.tensor([True]), 3), ValueError, "torch.bool"),
         (lambda: padding_mask(torch.tensor([1, 4]), 3), ValueError, "0 and 3.* from 1 to 4"),

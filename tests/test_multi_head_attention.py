@@ -342,7 +342,7 @@ def test_parameters_are_four_matrices():
         ),
         (
             lambda: made()(tokens(3, 5, 12), tokens(1, 5, 12)),
-            "as many sequences as x; they have 1 and 3",
+            r"key must have shape .*= \(3, .*; its shape is \(1, ",
         ),
         (lambda: token_mask(torch.ones(2, 5)), "must be boolean .* torch.float32"),
         (lambda: token_mask(torch.ones(2).bool()), r"axes \(batch, key\)"),

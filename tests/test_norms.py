@@ -70,6 +70,22 @@ def test_rms_norm_takes_its_statistics_in_float32(dtype):
     assert (mine == once_less).float().mean() < 0.95
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rms_norm_takes_its_gradient_in_float32(dtype):
+    """Against torch's in float64; the squares alone are beyond float16."""
+    x, weight, out = (300 * randn(2, 4096)).to(dtype), randn(4096, seed=1), randn(2, 4096, seed=2)
+    weight, out = weight.to(dtype), out.to(dtype)
+    theirs = [each.double().requires_grad_() for each in (x, weight)]
+    expected = nn.functional.rms_norm(theirs[0], (4096,), theirs[1], 1e-6)
+    expected = torch.autograd.grad((expected * out).sum(), theirs)
+    norm = norm_with(weight)
+    found = torch.autograd.grad(norm(x.requires_grad_()), (x, norm.weight), out)
+    for mine, wanted in zip(found, expected, strict=True):
+        assert mine.dtype == dtype
+        within = 2 * torch.finfo(dtype).eps * wanted.abs().max().item()
+        torch.testing.assert_close(mine.double(), wanted, atol=within, rtol=0)
+
+
 def test_float64_is_not_rounded_to_float32():
     x = randn(2, 8)
     assert not torch.equal(norm_with(torch.ones(8).double())(x), RMSNorm(8)(x.float()).double())

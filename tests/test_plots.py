@@ -49,6 +49,11 @@ def test_diverging_heatmap_has_zero_in_the_middle():
     assert ax.images[0].get_clim() == (-3.0, 3.0)
 
 
+def test_masked_scores_leave_the_scale_to_the_others():
+    ax = plots.heatmap([[1.0, float("-inf"), 3.0]])
+    assert ax.images[0].get_clim() == (1.0, 3.0)
+
+
 def test_attention_map_has_the_scale_of_probabilities():
     ax = plots.attention_map(torch.tensor([[0.25, 0.75]]), ["q"], ["a", "b"])
     assert ax.images[0].get_clim() == (0.0, 1.0)
@@ -79,8 +84,14 @@ def test_probability_bars_are_as_long_as_the_probabilities():
         (lambda: plots.heatmap(torch.ones(2, 3, 4)), r"shape is \(2, 3, 4\).*Pick one batch"),
         (lambda: plots.heatmap([[1.0, 2.0]], rows=["a", "b"]), "1 rows but 2 labels"),
         (lambda: plots.attention_map([[0.5, 0.5]], ["q"], ["k"]), "2 columns but 1 labels"),
-        (lambda: plots.probability_bars([0.5, 0.5], ["a"]), r"shape \(2,\), .* 1 labels"),
-        (lambda: plots.slider(lambda value: plt.figure(), [], label="T", alt="x"), "empty"),
+        (lambda: plots.probability_bars([0.5, 0.5], ["a"]), "2 probs but 1 labels"),
+        (lambda: plots.probability_bars([0.5, 2.0], ["a", "b"]), "they go from 0.5 to 2.0"),
+        (lambda: plots.probability_bars([], []), r"probs must be a list of numbers.* \(0,\)"),
+        (lambda: plots.heatmap([[1.0]], limits=(1.0, 0.0)), r"the smaller first; .* \(1.0, 0.0\)"),
+        (lambda: plots.palette_png(b"x"), "png must be the bytes of a PNG file; it is b'x'"),
+        (lambda: plots.palette_png(b"x", 257), "colours must be at most 256; it is 257"),
+        (lambda: plots.heatmap([[1j]]), "values must hold real numbers"),
+        (lambda: plots.slider(lambda value: plt.figure(), [], label="T", alt="x"), "one setting"),
     ],
 )
 def test_bad_input_is_answered_in_words(draw, says):
@@ -157,8 +168,8 @@ def test_gradient_has_a_line_and_a_marker_for_each_wiring():
 @pytest.mark.parametrize(
     ("draw", "says"),
     [
-        (lambda: plots.gradient_by_layer([[1.0]], ["a", "b"]), "1 lines and 2 labels"),
-        (lambda: plots.gradient_by_layer([], []), "0 lines"),
+        (lambda: plots.gradient_by_layer([[1.0]], ["a", "b"]), "1 lines of norms but 2 labels"),
+        (lambda: plots.gradient_by_layer([], []), r"at least one list of numbers; it is \[\]"),
         (lambda: plots.gradient_by_layer([[1.0, 0.0]], ["a"]), "'a' at layer 2 is 0.0"),
         (lambda: plots.gradient_by_layer([[float("nan")]], ["a"]), "'a' at layer 1 is nan"),
         (lambda: plots.gradient_by_layer([[float("inf")]], ["a"]), "'a' at layer 1 is inf"),

@@ -463,7 +463,7 @@ ROW = torch.ones(2)
         (lambda: RotaryEmbedding(ROW.double()), ValueError, "row of float32.*torch.float64"),
         (lambda: RotaryEmbedding(ROW[None]), ValueError, r"row of float32.*\(1, 2\)"),
         (lambda: RotaryEmbedding(ROW[:0]), ValueError, r"row of float32.*\(0,\)"),
-        (lambda: RotaryEmbedding(ROW, "half"), TypeError, "rotate must be a function .* is 'half'"),
+        (lambda: RotaryEmbedding(ROW, "half"), TypeError, "rotate must be a function .* is a str"),
         (lambda: RotaryEmbedding(ROW, attention_factor=0.0), ValueError, "attention_factor must"),
         (lambda: ROTARY([1.0]), TypeError, r"x must be a torch\.Tensor; it is a list"),
         (lambda: ROTARY(X.long()), ValueError, "x must hold floating-point.*torch.int64"),

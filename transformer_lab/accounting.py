@@ -15,6 +15,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from transformer_lab.checks import check_kind, check_whole
+
 PARTS = ("embeddings", "attention", "feed-forward", "norms", "head", "other")
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -40,7 +42,7 @@ def on_meta(make: Callable[[], AnyModule]) -> AnyModule:
         )
     with torch.device("meta"):
         model = make()
-    _check_module("what make returns", model)
+    check_kind("what make returns", model, nn.Module, "an nn.Module")
     elsewhere = [name for name, weight in model.named_parameters() if not weight.is_meta]
     if elsewhere:
         raise ValueError(
@@ -61,7 +63,7 @@ def count_parameters(model: nn.Module) -> int:
     >>> count_parameters(nn.Linear(2, 3))
     9
     """
-    _check_module("model", model)
+    check_kind("model", model, nn.Module, "an nn.Module")
     return sum(weight.numel() for weight in model.parameters())
 
 
@@ -83,7 +85,7 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
     >>> parameters_by_part(nn.ModuleDict({"embedding": nn.Embedding(5, 2), "norm": nn.LayerNorm(2)}))
     {'embeddings': 10, 'attention': 0, 'feed-forward': 0, 'norms': 4, 'head': 0, 'other': 0}
     """
-    _check_module("model", model)
+    check_kind("model", model, nn.Module, "an nn.Module")
     part_of: dict[nn.Parameter, str] = {}
     for path, weight in model.named_parameters(remove_duplicate=False):
         part = _part(model, path)
@@ -112,7 +114,7 @@ def forward_flops(model: nn.Module, *inputs: Any, **named: Any) -> int:
     >>> forward_flops(nn.Linear(3, 4), torch.zeros(5, 3))
     120
     """
-    _check_module("model", model)
+    check_kind("model", model, nn.Module, "an nn.Module")
     args, kwargs = tree_map_only(Tensor, _without_numbers, (inputs, named))
     # Not on the CPU: its fused attention is a single operation there, which the counter takes for none.
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -295,7 +297,7 @@ def activation_bytes(model: nn.Module, *inputs: Any, **named: Any) -> int:
     >>> activation_bytes(nn.Linear(3, 4), torch.zeros(5, 3))  # the input, for the weight's gradient
     60
     """
-    _check_module("model", model)
+    check_kind("model", model, nn.Module, "an nn.Module")
     own = {_storage_id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}  # holds them, so that no id is given out twice
 
@@ -329,10 +331,10 @@ def training_bytes(parameters: int, bytes_per_number: int = 4) -> dict[str, int]
     >>> sum(training_bytes(7_000_000_000, bytes_per_number=2).values())
     112000000000
     """
-    _check_sizes(1, parameters=parameters)
+    _check_sizes(1, parameters=parameters, bytes_per_number=bytes_per_number)
     if bytes_per_number not in (2, 4):
         raise ValueError(
-            f"bytes_per_number must be 4 (float32) or 2 (mixed precision); it is {bytes_per_number!r}."
+            f"bytes_per_number must be 4 (float32) or 2 (mixed precision); it is {bytes_per_number}."
         )
     return {
         "weights": bytes_per_number * parameters,
@@ -387,16 +389,6 @@ def _storage_id(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _check_module(name: str, module: object) -> None:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"{name} must be an nn.Module; it is a {type(module).__name__}.")
-
-
 def _check_sizes(least: int, **sizes: int) -> None:
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(
-                f"{name} must be a whole number; it is {size!r} ({type(size).__name__})."
-            )
-        if size < least:
-            raise ValueError(f"{name} must be at least {least}; it is {size}.")
+        check_whole(name, size, least)

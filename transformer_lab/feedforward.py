@@ -6,7 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transformer_lab.checks import check_above, check_features, check_whole
+from transformer_lab.checks import check_above, check_kind, check_projected, check_whole
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -36,18 +36,14 @@ class FeedForward(nn.Module):
         super().__init__()
         check_whole("d_model", d_model)
         check_whole("d_ff", d_ff)
-        if not callable(activation):
-            raise TypeError(
-                f"activation must be a function such as F.gelu; it is {activation!r} "
-                f"({type(activation).__name__})."
-            )
+        check_kind("activation", activation, Callable, "a function such as F.gelu")
         self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The vectors that come out, one for each that goes in."""
-        check_features("x", x, self.up_proj.weight)
+        check_projected("x", x, self.up_proj.weight)
         return self.down_proj(self.activation(self.up_proj(x)))
 
 
@@ -72,7 +68,7 @@ class GatedFeedForward(FeedForward):
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The vectors that come out, one for each that goes in."""
-        check_features("x", x, self.up_proj.weight)
+        check_projected("x", x, self.up_proj.weight)
         return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from transformer_lab.checks import check_tensor, check_whole
+from transformer_lab.checks import check_tensor, check_whole, check_whole_tensor
 
 
 class CausalMask(Tensor):
@@ -180,11 +180,10 @@ def sliding_window_mask(
 
 
 def _check_lengths(name: str, lengths: Tensor, most: int) -> None:
-    check_tensor(name, lengths)
-    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
+    check_whole_tensor(name, lengths)
+    if lengths.dim() != 1:
         raise ValueError(
-            f"{name} must be a row of integers, one for each sequence; it has shape "
-            f"{tuple(lengths.shape)} and holds {lengths.dtype}."
+            f"{name} must be a row of integers, one for each sequence; its shape is {tuple(lengths.shape)}."
         )
     if lengths.is_meta or lengths.numel() == 0:
         return

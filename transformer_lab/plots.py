@@ -20,6 +20,8 @@ from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from transformer_lab.checks import check_kind, check_whole
+
 Table = torch.Tensor | np.ndarray | Sequence[Sequence[float]]
 Labels = Sequence[str] | Sequence[int]
 
@@ -57,11 +59,14 @@ def heatmap(
         limits: Smallest and largest number of the colour scale; those of the table when None.
         ax: Where to draw; a figure of its own when None.
 
-    Raises: ValueError if the table hasn't two axes, or the labels don't fit it.
+    Raises: ValueError if the table hasn't two axes, or the labels don't fit it, or limits are no two
+        finite numbers, the smaller first.
     """
-    table = _as_table(values)
+    table = _as_table("values", values)
+    known = np.ma.masked_invalid(table)  # -inf, as in masked scores, is no end of a scale
+    own = float(known.min()), float(known.max())
+    low, high = own if limits is None else _as_limits(limits)
     ax = _own_axes(table) if ax is None else ax
-    low, high = limits or (float(np.nanmin(table)), float(np.nanmax(table)))
     if diverging:
         high = max(abs(low), abs(high))
         low = -high
@@ -96,7 +101,7 @@ def attention_map(
 
     Raises: ValueError if the table hasn't two axes, or the labels don't fit it.
     """
-    table = _as_table(weights)
+    table = _as_table("weights", weights)
     return heatmap(
         table,
         rows=queries,
@@ -132,7 +137,7 @@ def mask_grid(
 
     Raises: ValueError if the mask hasn't two axes after that, or the labels don't fit it.
     """
-    table = _as_table(mask) != 0
+    table = _as_table("mask", mask) != 0
     ax = _own_axes(table) if ax is None else ax
     ax.imshow(table, cmap=ListedColormap([_BLOCKED, _ALLOWED]), vmin=0, vmax=1)
     _label_axes(ax, table.shape, queries, keys, "query", "key", title)
@@ -164,20 +169,20 @@ def probability_bars(
         title: Title of the picture.
         ax: Where to draw; a figure of its own when None.
 
-    Raises: ValueError if there isn't one label for each probability.
+    Raises: ValueError if probs is no row of probabilities, or there isn't one label for each.
     """
-    heights = torch.as_tensor(probs, dtype=torch.float64).detach().cpu().numpy()
-    if heights.ndim != 1 or len(heights) != len(labels):
+    heights = _as_row("probs", probs)
+    if not ((heights >= 0) & (heights <= 1 + 1e-6)).all():
         raise ValueError(
-            f"probability_bars needs one label for each probability: probs has shape {heights.shape}, "
-            f"and there are {len(labels)} labels."
+            f"probs must hold probabilities, from 0 to 1; they go from {heights.min()} to {heights.max()}."
         )
+    words = _as_labels("probs", labels, len(heights))
     if ax is None:
         _, ax = plt.subplots(figsize=(5.0, 0.8 + 0.26 * len(heights)))
     places = np.arange(len(heights))
     bars = ax.barh(places, heights, height=0.75)
     ax.bar_label(bars, labels=[f"{height:.2f}" for height in heights], padding=3, fontsize=9)
-    ax.set_yticks(places, [str(label) for label in labels])
+    ax.set_yticks(places, words)
     ax.invert_yaxis()
     ax.set_xlim(0, min(1.0, float(heights.max()) * 1.1) + 0.08)
     ax.set_xlabel("probability")
@@ -194,8 +199,14 @@ def course_map(
         parts: Titles of the lessons of each part, in order.
         here: Two-digit numbers of the lessons that exist; their boxes are filled.
         ax: Where to draw; a figure of its own when None.
+
+    Raises: ValueError if there are no parts; TypeError if here holds nothing that can be listed.
     """
-    widest = max(map(len, parts.values()))
+    titles = [*parts.values()] if isinstance(parts, Mapping) else []
+    if not titles or not all(isinstance(each, Sequence) for each in titles):
+        raise ValueError(f"parts must give each part a list of titles; it is {parts!r}.")
+    here = _as_list("here", here)
+    widest = max(map(len, titles))
     if ax is None:
         _, ax = plt.subplots(figsize=(8.0, 0.78 * len(parts)))
     number = 0
@@ -277,11 +288,12 @@ def slider(
         label: Name of the setting, written beside its value.
         alt: What the picture shows, in words, for readers who can't see it.
 
-    Raises: ValueError if there are no values.
+    Raises: TypeError if draw is no function, or values no list; ValueError if there are no values.
     """
-    if len(values) == 0:
-        raise ValueError("slider needs at least one value to draw; `values` is empty.")
-    frames = []
+    check_kind("draw", draw, Callable, "a function of one setting")
+    values, frames = _as_list("values", values), []
+    if not values:
+        raise ValueError("values must hold at least one setting to draw; it is [].")
     for value in values:
         figure = draw(value) or plt.gcf()
         frames.append(_png(figure))
@@ -295,10 +307,18 @@ def palette_png(png: bytes, colours: int = 256) -> bytes:
     Args:
         png: The picture, as the bytes of a PNG file.
         colours: Size of the palette, 256 at most.
+
+    Raises: ValueError if png is no picture, or colours too many; TypeError if colours is no whole number.
     """
-    with Image.open(io.BytesIO(png)) as image:
-        flat = Image.new("RGB", image.size, "white")
-        flat.paste(image, mask=image.convert("RGBA").getchannel("A"))
+    check_whole("colours", colours)
+    if colours > 256:
+        raise ValueError(f"colours must be at most 256; it is {colours}.")
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            flat = Image.new("RGB", image.size, "white")
+            flat.paste(image, mask=image.convert("RGBA").getchannel("A"))
+    except (TypeError, OSError) as error:
+        raise ValueError(f"png must be the bytes of a PNG file; it is {png!r:.40}.") from error
     packed = io.BytesIO()
     # Maximum coverage keeps rare colours, such as the bright end of a colour bar.
     small = flat.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
@@ -316,7 +336,7 @@ def positions(table: Table, *, title: str = "", ax: Axes | None = None) -> Axes:
 
     Raises: ValueError if the table hasn't two axes.
     """
-    numbers = _as_table(table)
+    numbers = _as_table("table", table)
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 3.8))
     ax = heatmap(
@@ -348,27 +368,21 @@ def gradient_by_layer(
     Raises: ValueError if there isn't one label for each line, or a norm is no positive number,
         which a logarithmic scale can't show.
     """
-    lines = [torch.as_tensor(line, dtype=torch.float64).detach().cpu().numpy() for line in norms]
-    if not lines or len(lines) != len(labels):
-        raise ValueError(
-            f"gradient_by_layer needs one label for each line of norms: there are {len(lines)} lines "
-            f"and {len(labels)} labels."
-        )
-    for label, line in zip(labels, lines, strict=True):
-        if line.ndim != 1 or line.size == 0:
+    lines = [_as_row("each list in norms", line) for line in _as_list("norms", norms)]
+    if not lines:
+        raise ValueError(f"norms must hold at least one list of numbers; it is {norms!r}.")
+    words = _as_labels("lines of norms", labels, len(lines))
+    for word, line in zip(words, lines, strict=True):
+        right = np.isfinite(line) & (line > 0)
+        if not right.all():
+            layer = int(np.argmin(right))
             raise ValueError(
-                f"the norms of {label!r} must be a row of numbers, one for each layer; their shape is "
-                f"{line.shape}."
-            )
-        if not (np.isfinite(line) & (line > 0)).all():
-            layer = int(np.argmin(np.isfinite(line) & (line > 0)))
-            raise ValueError(
-                "a logarithmic scale shows positive numbers only; the norm of "
-                f"{label!r} at layer {layer + 1} is {line[layer]}."
+                "norms must list positive numbers, which alone a logarithmic scale shows; that of "
+                f"{word!r} at layer {layer + 1} is {line[layer]}."
             )
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 3.8))
-    for line, label, marker in zip(lines, labels, itertools.cycle("os^DvPX"), strict=False):
+    for line, label, marker in zip(lines, words, itertools.cycle("os^DvPX"), strict=False):
         ax.plot(range(1, len(line) + 1), line, marker=marker, markersize=5, label=label)
     ax.set_yscale("log")
     ax.set_xlim(0.5, max(map(len, lines)) + 0.5)
@@ -388,16 +402,61 @@ def _png(figure: Figure) -> bytes:
     return palette_png(raw.getvalue())
 
 
-def _as_table(values: Table) -> np.ndarray:
-    table = np.asarray(torch.as_tensor(values).detach().cpu())
+def _numbers(name: str, values: Any) -> np.ndarray:
+    # Of a list torch would make float32, and write 0.69999999 for 0.7.
+    dtype = None if hasattr(values, "dtype") else torch.float64
+    try:
+        tensor = torch.as_tensor(values, dtype=dtype).detach().cpu()
+        if tensor.is_complex():
+            raise TypeError(f"of {tensor.dtype}")
+        return tensor.double().numpy()
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(values).__name__
+        raise ValueError(f"{name} must hold real numbers; it is a {kind} ({error}).") from error
+
+
+def _as_limits(limits: Any) -> tuple[float, float]:
+    ends = _numbers("limits", limits)
+    if ends.shape != (2,) or not -np.inf < ends[0] < ends[1] < np.inf:
+        raise ValueError(
+            f"limits must be two finite numbers, the smaller first; they are {limits!r}."
+        )
+    return float(ends[0]), float(ends[1])
+
+
+def _as_row(name: str, values: Any) -> np.ndarray:
+    row = _numbers(name, values)
+    if row.ndim != 1 or row.size == 0:
+        raise ValueError(
+            f"{name} must be a list of numbers; it is a {type(values).__name__}, whose shape is {row.shape}."
+        )
+    return row
+
+
+def _as_table(name: str, values: Any) -> np.ndarray:
+    given = table = _numbers(name, values)
     while table.ndim > 2 and table.shape[0] == 1:
         table = table[0]
     if table.ndim != 2 or table.size == 0:
         raise ValueError(
-            f"a table of rows × columns is needed; the shape is {tuple(torch.as_tensor(values).shape)}. "
-            "Pick one batch entry and one head, for example `weights[0, 0]`."
+            f"{name} must be a table of rows × columns; it is a {type(values).__name__}, whose shape is "
+            f"{given.shape}. Pick one batch entry and one head, for example `weights[0, 0]`."
         )
     return table
+
+
+def _as_list(name: str, values: Any) -> list[Any]:
+    try:
+        return list(values)
+    except TypeError:
+        raise TypeError(f"{name} must be a list; it is {values!r}.") from None
+
+
+def _as_labels(things: str, labels: Any, size: int) -> list[str]:
+    words = [str(label) for label in _as_list(f"labels of {things}", labels)]
+    if len(words) != size:
+        raise ValueError(f"there are {size} {things} but {len(words)} labels for them.")
+    return words
 
 
 def _own_axes(table: np.ndarray) -> Axes:
@@ -416,16 +475,15 @@ def _label_axes(
     column_title: str,
     title: str,
 ) -> None:
-    for name, labels, size in (("row", rows, shape[0]), ("column", columns, shape[1])):
-        if labels is not None and len(labels) != size:
-            raise ValueError(f"there are {size} {name}s but {len(labels)} labels for them.")
-    for axis, labels, size in ((ax.yaxis, rows, shape[0]), (ax.xaxis, columns, shape[1])):
-        step = max(1, -(-size // _MOST_LABELS))
-        shown = list(range(0, size, step))
-        axis.set_ticks(shown, [str(i if labels is None else labels[i]) for i in shown])
+    words = [
+        _as_labels(things, range(size) if labels is None else labels, size)
+        for things, labels, size in zip(("rows", "columns"), (rows, columns), shape, strict=True)
+    ]
+    for axis, texts in zip((ax.yaxis, ax.xaxis), words, strict=True):
+        shown = range(0, len(texts), -(-len(texts) // _MOST_LABELS))
+        axis.set_ticks(shown, [texts[i] for i in shown])
     ax.tick_params(length=0)
-    longest = max((len(str(label)) for label in columns or [""]), default=0)
-    if longest > 3 and shape[1] > 4:
+    if columns is not None and max(map(len, words[1])) > 3 and shape[1] > 4:
         ax.tick_params(axis="x", labelrotation=90 if shape[1] > 12 else 45)
     ax.spines[:].set_visible(False)
     ax.set_xlabel(column_title)

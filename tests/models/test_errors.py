@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.models.small import CONFIGS, DECODERS, MODELS, call, ids
 from transformer_lab.models.bert import BertForClassification
+from transformer_lab.models.common import EncoderDecoder
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 
@@ -52,9 +53,14 @@ def test_no_classes():
 @pytest.mark.parametrize("name", MODELS)
 def test_tokens(name):
     model = MODELS[name]()
-    with pytest.raises(ValueError, match=r"lie between 0 and 29; it goes from \d+ to 30"):
+    tokens = "source" if name in ("transformer", "t5") else "tokens"
+    with pytest.raises(
+        ValueError, match=rf"^{tokens} must lie between 0 and 29; it goes from \d+ to 30"
+    ):
         call(name, model, ids().clamp(max=12) + 18 * (ids() > 11))
-    with pytest.raises(ValueError, match="lie between 0 and 29; it goes from -1 to"):
+    with pytest.raises(
+        ValueError, match=f"^{tokens} must lie between 0 and 29; it goes from -1 to"
+    ):
         call(name, model, ids() - 1)
     with pytest.raises(ValueError, match=r"int64 or int32; it holds torch\.float32"):
         call(name, model, ids().float())
@@ -74,7 +80,9 @@ def test_tokens_of_another_kind(name):
 @pytest.mark.parametrize("name", [*DECODERS, "bert"])
 @pytest.mark.parametrize("shape", [(1, 7), (2, 6), (2, 8), (3, 7)], ids=str)
 def test_is_token_of_another_shape(name, shape):
-    with pytest.raises(ValueError, match=r"is_token must have the shape .*\(2, 7\); its shape is"):
+    with pytest.raises(
+        ValueError, match=r"is_token must be boolean and have the shape .*\(2, 7\);"
+    ):
         call(name, MODELS[name](), ids(), is_token=torch.ones(shape, dtype=torch.bool))
 
 
@@ -92,6 +100,12 @@ def test_too_long(name):
         call(name, model, ids(2, 13))
 
 
+@pytest.mark.parametrize("name", ["transformer", "bert", "gpt", "llama", "t5"])
+def test_no_sequences_are_no_mistake(name):
+    is_token = torch.ones(0, 7, dtype=torch.bool)
+    assert call(name, MODELS[name](), ids()[:0], is_token=is_token).numel() == 0
+
+
 def test_padding_doesnt_count_as_length():
     is_token = torch.arange(15).expand(2, -1) >= 3
     MODELS["gpt"]()(ids(2, 15), is_token=is_token)
@@ -99,7 +113,7 @@ def test_padding_doesnt_count_as_length():
 
 def test_too_long_for_a_cache():
     model = MODELS["gpt"]().eval()
-    caches = model.new_caches(2, 12)
+    caches = model.new_caches(2, 13)
     model(ids(2, 12), caches=caches)
     with pytest.raises(ValueError, match="may have 12 tokens at most"):
         model(ids(2, 1), caches=caches)
@@ -131,6 +145,8 @@ def test_memory_of_another_shape(name):
         model.decode(ids(), [1.0])
     with pytest.raises(ValueError, match="memory and target must be on one device"):
         model.decode(ids(), memory.to("meta"))
+    with pytest.raises(ValueError, match=r"^target must lie between 0 and 29; it goes from -1 to"):
+        model.decode(ids() - 1, memory)
 
 
 @pytest.mark.parametrize("name", ["transformer", "t5"])
@@ -147,22 +163,34 @@ def test_memory_and_caches_are_told_apart(name):
         model.decode(ids(), caches=plain)
 
 
+def test_what_each_encoder_decoder_has_to_bring():
+    class Unfinished(EncoderDecoder):
+        pass
+
+    with pytest.raises(NotImplementedError):
+        Unfinished().encode(ids())
+    with pytest.raises(NotImplementedError):
+        Unfinished().decode(ids(), torch.ones(2, 7, 16))
+
+
 def test_segments():
     model = MODELS["encoder"]()
     with pytest.raises(ValueError, match="segments must lie between 0 and 1"):
         model(ids(), segments=ids().clamp(max=2))
-    with pytest.raises(ValueError, match=r"segments must go with the tokens, of shape \(2, 7\)"):
+    with pytest.raises(ValueError, match=r"of shape \(2, 7\) on cpu; .* \(1, 7\), on cpu"):
         model(ids(), segments=torch.zeros(1, 7, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"^segments .* on cpu; its shape is \(2, 7\), on meta"):
+        model(ids(), segments=torch.zeros(2, 7, dtype=torch.long, device="meta"))
 
 
 def test_glm():
     model, places = MODELS["glm"](), torch.arange(7).expand(2, 7)
     zeros, prefix = torch.zeros_like(places), torch.tensor([3, 3])
-    with pytest.raises(ValueError, match="positions must lie between 0 and 11"):
+    with pytest.raises(ValueError, match=r"^positions must lie between 0 and 11"):
         model(ids(), places + 8, zeros, prefix)
     with pytest.raises(ValueError, match="span_positions must lie between 0 and 4"):
         model(ids(), places, places, prefix)
-    with pytest.raises(ValueError, match="positions must go with the tokens"):
+    with pytest.raises(ValueError, match=r"^positions must go with the tokens"):
         model(ids(), places[:1], zeros, prefix)
     with pytest.raises(
         ValueError, match="one prefix length for each of the 2 sequences; there are 1"

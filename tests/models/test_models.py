@@ -10,8 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from tests.models.small import CONFIGS, DECODERS, MODELS, call, ids
-from transformer_lab.models.bert import Bert, BertConfig
+from tests.models.small import CONFIGS, DECODERS, MODELS, SIZES, call, ids
+from transformer_lab.models.bert import (
+    Bert,
+    BertConfig,
+    BertForClassification,
+    BertForMaskedLM,
+    BertForPreTraining,
+)
 from transformer_lab.models.glm import GLM, GLMConfig
 from transformer_lab.models.gpt import GPT, GPTConfig
 from transformer_lab.models.llama import Llama, LlamaConfig
@@ -99,6 +105,23 @@ def test_first_weights(name):
         assert max(ends) < 1.8
 
 
+def test_first_weights_of_the_heads_of_bert():
+    torch.manual_seed(0)
+    config = BertConfig(**(WIDE | {"d_model": 512}))
+    pre_training, classes = BertForPreTraining(config), BertForClassification(config, 3)
+    heads = {
+        "masked LM": pre_training.masked_lm_head.dense,
+        "next sentence": pre_training.next_sentence_head,
+        "classes": classes.classifier,
+        "masked LM alone": BertForMaskedLM(config).masked_lm_head.dense,
+    }
+    for name, head in heads.items():
+        assert head.weight.std().item() == pytest.approx(cut(0.02), rel=0.1), name
+        assert head.weight.abs().max() <= 0.04, name
+        assert (head.bias == 0).all(), name
+    assert (pre_training.masked_lm_head.bias == 0).all()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_start_with_different_weights(name):
     model = MODELS[name]()
@@ -133,12 +156,32 @@ def test_dtypes(name, dtype):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_ids_of_32_bits_look_up_the_same(name):
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    assert torch.equal(call(name, model, ids().int()), call(name, model, ids()))
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_the_meta_device(name):
     with torch.device("meta"):
         model = MODELS[name]()
         out = call(name, model, ids().to("meta"))
     assert out.is_meta
     assert out.shape == call(name, MODELS[name](), ids()).shape
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_made_on_the_way_is_made_where_the_tokens_are(name):
+    """Here torch's own default stays cpu, and the tokens are elsewhere."""
+    model, tokens, looked_up = MODELS[name]().to("meta"), ids().to("meta"), []
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_pre_hook(lambda _, given: looked_up.append(given[0].is_meta))
+    assert call(name, model, tokens).is_meta
+    assert all(looked_up)
+    is_token = torch.ones(2, 7, dtype=torch.bool, device="meta")
+    assert call(name, model, tokens, is_token=is_token).is_meta
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -184,10 +227,18 @@ def test_every_parameter_learns(name):
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", ["gpt", "llama"])
-def test_without_padding_the_fused_kernel_is_reached(name, monkeypatch):
+@pytest.mark.parametrize(
+    "make",
+    [
+        MODELS["gpt"],
+        MODELS["llama"],
+        lambda: Llama(dataclasses.replace(CONFIGS["llama"], window=7)),  # which hides nothing here
+    ],
+    ids=["gpt", "llama", "llama with a window"],
+)
+def test_without_padding_the_fused_kernel_is_reached(make, monkeypatch):
     """The causal mask must reach torch as a word, not as n² numbers; with T5's bias it can't."""
-    model, seen = MODELS[name]().eval(), []
+    model, seen = make().eval(), []
     real = F.scaled_dot_product_attention
 
     def spy(query, key, value, mask, dropout, is_causal, **rest):
@@ -195,7 +246,7 @@ def test_without_padding_the_fused_kernel_is_reached(name, monkeypatch):
         return real(query, key, value, mask, dropout, is_causal, **rest)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
-    call(name, model, ids())
+    model(ids())
     assert seen == [(None, True)] * 2
     seen.clear()
     caches = model.new_caches(2, 7)
@@ -293,6 +344,15 @@ def test_where_dropout_stands(name, monkeypatch):
     monkeypatch.setattr(F, "dropout", spy)
     call(name, MODELS[name](), ids())
     assert probabilities == [0.1] * DROPPED[name]
+
+
+def test_t5_drops_its_activations_not_what_goes_into_them():
+    torch.manual_seed(0)
+    gated = dataclasses.replace(T5Config.v1_1_base(), **SIZES)
+    for config, activated in ((CONFIGS["t5"], 1.0), (gated, 0.841192)):  # ReLU and GELU of 1
+        block = T5(config).encoder[0].feed_forward
+        found = block.activation(torch.ones(1000)).unique(sorted=True)
+        assert found.tolist() == pytest.approx([0, activated / 0.9], rel=1e-4)
 
 
 def test_rotary_positions_are_counted_from_the_first_token():

@@ -1,6 +1,7 @@
 """How many parameters the real models have, without allocating any."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -137,6 +138,30 @@ def test_settings_that_no_count_shows():
     assert [c.num_heads for c in (TransformerConfig.base(), TransformerConfig.big())] == [8, 16]
     t5 = (T5Config.small(), T5Config.base(), T5Config.v1_1_small(), T5Config.v1_1_base())
     assert [(c.num_heads, c.d_head) for c in t5] == [(8, 64), (12, 64), (6, 64), (12, 64)]
+
+
+def test_settings_that_nothing_else_shows():
+    base, glm = TransformerConfig(), GLMConfig()
+    assert (base.max_positions, base.dropout, base.norm_eps) == (512, 0.1, 1e-5)
+    assert (glm.max_positions, glm.max_span, glm.dropout, glm.norm_eps) == (512, 512, 0.1, 1e-5)
+    # Its tokens and sizes are BERT's, whose parameters are counted above.
+    for mine, bert in ((glm, BertConfig.base()), (GLMConfig.large(), BertConfig.large())):
+        for size in ("vocab_size", "d_model", "num_layers", "num_heads", "d_ff"):
+            assert getattr(mine, size) == getattr(bert, size)
+    assert LlamaConfig.llama_2_70b().norm_eps == LlamaConfig.mistral_7b().norm_eps == 1e-5
+    windows = (LlamaConfig.llama_7b(), LlamaConfig.llama_3_8b(), LlamaConfig.llama_3_70b())
+    assert [config.window for config in windows] == [None] * 3
+    x = torch.linspace(-4, 4, 9)
+    tanh = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    for version, expected in (
+        (T5Config.small(), x.clamp(min=0)),
+        (T5Config.base(), x.clamp(min=0)),
+        (T5Config.v1_1_small(), tanh),
+        (T5Config.v1_1_base(), tanh),
+    ):
+        torch.testing.assert_close(version.activation()(x), expected)
+    tied = (LlamaConfig.llama_3_2_1b(), LlamaConfig.llama_3_8b(), T5Config(), T5Config.v1_1_base())
+    assert [config.tied for config in tied] == [True, False, True, False]
 
 
 def test_settings_are_frozen_and_compare_by_what_they_hold():

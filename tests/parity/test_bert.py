@@ -16,6 +16,7 @@ from tests.parity.tools import (
 from transformer_lab.convert import bert_config, from_hugging_face, minilm, minilm_folder
 from transformer_lab.models.bert import (
     Bert,
+    BertConfig,
     BertEncoder,
     BertForClassification,
     BertForMaskedLM,
@@ -80,6 +81,12 @@ def test_outputs_and_gradients(kind, padding):
 def test_without_segments():
     mine, theirs, select = pair("encoder")
     close(mine(IDS), select(theirs(IDS))[0])
+
+
+def test_settings_are_theirs_where_nothing_is_said():
+    from transformers import BertConfig as Theirs
+
+    assert BertConfig() == bert_config(Theirs().to_dict())
 
 
 @pytest.mark.parametrize("kind", KINDS)

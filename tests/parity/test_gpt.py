@@ -67,6 +67,15 @@ def test_round_trip(mine, theirs):
     round_trip(mine, theirs)
 
 
+def test_settings_are_theirs_where_nothing_is_said():
+    from transformers import GPT2Config, OpenAIGPTConfig
+
+    assert GPTConfig() == gpt2_config(GPT2Config().to_dict())
+    first, theirs = GPTConfig.gpt_1(), OpenAIGPTConfig()
+    assert (first.vocab_size, first.max_positions) == (theirs.vocab_size, theirs.n_positions)
+    assert (first.norm_eps, first.dropout) == (theirs.layer_norm_epsilon, theirs.resid_pdrop)
+
+
 def test_gpt_1():
     from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 

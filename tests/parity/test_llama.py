@@ -17,7 +17,7 @@ from tests.parity.tools import (
     with_cache,
 )
 from transformer_lab.convert import from_hugging_face, llama_config
-from transformer_lab.models.llama import Llama
+from transformer_lab.models.llama import Llama, LlamaConfig
 from transformer_lab.positions import RotaryEmbedding, ntk_aware
 
 IDS, PADDED = tokens(3, 40), left_padded(3, 40)
@@ -126,6 +126,16 @@ def test_sliding_window(is_token):
     close(mine.eval()(ids, is_token=is_token)[real], expected[real])
     out = with_cache(mine, mine.new_caches(3, 11), ids, is_token)
     close(out[real], expected[real])
+
+
+def test_settings_are_theirs_where_nothing_is_said():
+    from transformers import LlamaConfig as Theirs
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    mine, theirs = LlamaConfig(), Theirs()
+    assert dataclasses.replace(llama_config(theirs.to_dict()), rotary=mine.rotary) == mine
+    frequencies = LlamaRotaryEmbedding(theirs).inv_freq
+    torch.testing.assert_close(mine.rotary(mine.d_head).frequencies, frequencies)
 
 
 def test_round_trip():

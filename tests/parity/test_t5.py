@@ -16,7 +16,7 @@ from tests.parity.tools import (
     with_cache,
 )
 from transformer_lab.convert import from_hugging_face, t5_config
-from transformer_lab.models.t5 import T5
+from transformer_lab.models.t5 import T5, T5Config
 
 SOURCE, TARGET = tokens(3, 150), tokens(3, 140, seed=1)  # beyond the largest distance, 128
 VERSIONS = {
@@ -90,6 +90,12 @@ def test_cache(both, padded):
 
     out = with_cache(step, mine.new_caches(memory, 9), target, is_token if padded else None)
     close(out[is_token], expected[is_token])
+
+
+def test_settings_are_theirs_where_nothing_is_said():
+    from transformers import T5Config as Theirs
+
+    assert T5Config() == t5_config(Theirs().to_dict())
 
 
 def test_round_trip(both):

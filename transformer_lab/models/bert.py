@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PostNorm, TransformerBlock
-from transformer_lab.checks import check_whole
+from transformer_lab.checks import check_kind, check_projected, check_whole
 from transformer_lab.feedforward import FeedForward
 from transformer_lab.models.common import IsSource, Memory, ModelConfig, Source
 from transformer_lab.models.inputs import check_ids, check_length, encoder_mask
@@ -64,7 +64,7 @@ class BertEncoder(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        c = self.config = config
+        c = self.config = check_kind("config", config, BertConfig, "a BertConfig")
         self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
         self.position_embedding = nn.Embedding(c.max_positions, c.d_model)
         self.segment_embedding = nn.Embedding(c.num_segments, c.d_model)
@@ -94,15 +94,14 @@ class BertEncoder(nn.Module):
 
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
-        c = self.config
-        check_ids("tokens", tokens, c.vocab_size)
+        check_ids("tokens", tokens, self.token_embedding)
         segments = torch.zeros_like(tokens) if segments is None else segments
-        check_ids("segments", segments, c.num_segments, like=tokens)
+        check_ids("segments", segments, self.segment_embedding, like=tokens)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        check_length(positions, c.max_positions)
+        check_length(positions, self.config.max_positions)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
         x = self.dropout(self.embedding_norm(x + self.segment_embedding(segments)))
-        mask = encoder_mask(is_token, *tokens.shape)
+        mask = encoder_mask(is_token, tokens)
         for block in self.blocks:
             x = block(x, mask=mask)
         return x
@@ -137,6 +136,7 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
+        check_kind("config", config, BertConfig, "a BertConfig")
         self.dense = nn.Linear(config.d_model, config.d_model)
         self.norm = nn.LayerNorm(config.d_model, config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
@@ -144,6 +144,11 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, x: Memory, embedding: Float[Tensor, "vocab d_model"]) -> TokenLogits:
         """Logits from the tokens' vectors; the token embedding's weight serves as the last layer's."""
+        check_projected("x", x, self.dense.weight)
+        check_projected("embedding", embedding, self.dense.weight)
+        if embedding.shape[:-1] != self.bias.shape:
+            shape = tuple(embedding.shape)
+            raise ValueError(f"embedding must have {len(self.bias)} rows; its shape is {shape}.")
         return F.linear(self.norm(F.gelu(self.dense(x))), embedding, self.bias)
 
 

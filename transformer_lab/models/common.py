@@ -1,6 +1,6 @@
 """What all models share: the kinds of their inputs, settings, caches, first weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transformer_lab.cache import KeysValues, KVCache
-from transformer_lab.checks import check_above, check_probability, check_whole
+from transformer_lab.checks import check_above, check_kind, check_probability, check_whole
 
 # `new`: the tokens of this call; `all`: with those in the caches. True = a token, False = padding.
 Tokens: TypeAlias = Int[Tensor, "batch new"]
@@ -44,10 +44,12 @@ class ModelConfig:
     norm_eps: float
 
     def __post_init__(self) -> None:
-        names = {field.name: field.type for field in fields(self)}
-        for name, kind in names.items():
+        names = {field.name: field for field in fields(self)}
+        for name, field in names.items():
             value = getattr(self, name)
-            if kind is int or (kind == int | None and value is not None):
+            if callable(field.default):
+                check_kind(name, value, Callable, f"a function such as {field.default.__name__}")
+            if field.type is int or (field.type == int | None and value is not None):
                 check_whole(name, value)
         check_above("norm_eps", self.norm_eps)
         if "dropout" in names:
@@ -123,10 +125,9 @@ class EncoderDecoder(nn.Module):
     def new_caches(self, memory: Memory, max_len: int) -> list[KVCache]:
         """A cache for each layer, with the memory's keys and values and room for max_len target tokens."""
         blocks: list[Any] = list(self.decoder)
-        return [
-            _new_cache(block, len(memory), max_len, block.cross_attention.keys_values(memory))
-            for block in blocks
-        ]
+        seen = [block.cross_attention.keys_values(memory) for block in blocks]
+        each = zip(blocks, seen, strict=True)
+        return [_new_cache(block, len(memory), max_len, held) for block, held in each]
 
 
 def init_normal_(model: nn.Module, std: float, num_layers: int | None = None) -> None:

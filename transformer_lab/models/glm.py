@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PreNorm, TransformerBlock
+from transformer_lab.checks import check_device, check_kind
 from transformer_lab.feedforward import FeedForward
 from transformer_lab.masks import prefix_mask, token_mask
 from transformer_lab.models.common import (
@@ -69,7 +70,7 @@ class GLM(Decoder):
 
     def __init__(self, config: GLMConfig) -> None:
         super().__init__()
-        c = self.config = config
+        c = self.config = check_kind("config", config, GLMConfig, "a GLMConfig")
         self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
         self.position_embedding = nn.Embedding(c.max_positions, c.d_model)
         self.span_embedding = nn.Embedding(c.max_span + 1, c.d_model)  # 0 is for part A
@@ -109,13 +110,13 @@ class GLM(Decoder):
 
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
-        c = self.config
-        check_ids("tokens", tokens, c.vocab_size)
-        check_ids("positions", positions, c.max_positions, like=tokens)
-        check_ids("span_positions", span_positions, c.max_span + 1, like=tokens)
+        check_ids("tokens", tokens, self.token_embedding)
+        check_ids("positions", positions, self.position_embedding, like=tokens)
+        check_ids("span_positions", span_positions, self.span_embedding, like=tokens)
         causal, _, each = decoder_inputs(tokens, is_token, caches, len(self.blocks))
         new, total = causal.shape[-2:]
         mask = prefix_mask(prefix_lengths, total)[:, :, total - new :]
+        check_device("prefix_lengths", prefix_lengths, "tokens", tokens)
         if len(prefix_lengths) != len(tokens):
             raise ValueError(
                 f"there must be one prefix length for each of the {len(tokens)} sequences; "

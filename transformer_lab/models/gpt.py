@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PostNorm, PreNorm, TransformerBlock
+from transformer_lab.checks import check_kind
 from transformer_lab.feedforward import FeedForward
 from transformer_lab.models.common import (
     Caches,
@@ -82,7 +83,7 @@ class GPT(Decoder):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        c = self.config = config
+        c = self.config = check_kind("config", config, GPTConfig, "a GPTConfig")
         self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
         self.position_embedding = nn.Embedding(c.max_positions, c.d_model)
         self.dropout = nn.Dropout(c.dropout)
@@ -109,7 +110,7 @@ class GPT(Decoder):
 
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
-        check_ids("tokens", tokens, self.config.vocab_size)
+        check_ids("tokens", tokens, self.token_embedding)
         mask, positions, each = decoder_inputs(tokens, is_token, caches, len(self.blocks))
         check_length(positions, self.config.max_positions)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PreNorm, TransformerBlock
+from transformer_lab.checks import check_kind
 from transformer_lab.feedforward import GatedFeedForward
 from transformer_lab.masks import sliding_window_mask
 from transformer_lab.models.common import (
@@ -126,7 +127,7 @@ class Llama(Decoder):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        c = self.config = config
+        c = self.config = check_kind("config", config, LlamaConfig, "a LlamaConfig")
         rotary = c.rotary(c.d_head)  # holds no parameters: one serves all layers
         self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
         self.blocks = nn.ModuleList(
@@ -147,7 +148,7 @@ class Llama(Decoder):
     def forward(self, tokens: Tokens, *, is_token: IsToken = None, caches: Caches = None) -> Logits:
         """Logits of the token after each of these; arguments and errors as in `GPT.forward`."""
         c = self.config
-        check_ids("tokens", tokens, c.vocab_size)
+        check_ids("tokens", tokens, self.token_embedding)
         mask, positions, each = decoder_inputs(tokens, is_token, caches, len(self.blocks))
         new, total = mask.shape[-2:]
         if c.window is not None and c.window < total:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import DecoderBlock, PreNorm, TransformerBlock
+from transformer_lab.checks import check_kind
 from transformer_lab.feedforward import FeedForward, GatedFeedForward
 from transformer_lab.models.common import (
     Caches,
@@ -86,7 +87,7 @@ class T5(EncoderDecoder):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        c = self.config = config
+        c = self.config = check_kind("config", config, T5Config, "a T5Config")
 
         def attention() -> MultiHeadAttention:
             return MultiHeadAttention(
@@ -119,8 +120,8 @@ class T5(EncoderDecoder):
 
     def encode(self, source: Source, *, is_token: IsSource = None) -> Memory:
         """See `EncoderDecoder.encode`."""
-        check_ids("source", source, self.config.vocab_size)
-        mask = encoder_mask(is_token, *source.shape)
+        check_ids("source", source, self.token_embedding)
+        mask = encoder_mask(is_token, source, name="is_token of the source")
         bias = self.encoder_bias(source.shape[1], source.shape[1])
         x = self.dropout(self.token_embedding(source))
         for block in self.encoder:
@@ -138,9 +139,9 @@ class T5(EncoderDecoder):
     ) -> Logits:
         """See `EncoderDecoder.decode`."""
         c = self.config
-        check_ids("target", target, c.vocab_size)
-        asked, memory_mask = memory_inputs(memory, memory_is_token, caches, target, c)
+        check_ids("target", target, self.token_embedding)
         mask, _, each = decoder_inputs(target, is_token, caches, c.num_layers)
+        asked, memory_mask = memory_inputs(memory, memory_is_token, caches, target, c)
         bias = self.decoder_bias(*mask.shape[-2:])
         x = self.dropout(self.token_embedding(target))
         for block, seen, cache in zip(self.decoder, asked, each, strict=True):

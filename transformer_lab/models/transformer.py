@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import DecoderBlock, PostNorm, TransformerBlock
+from transformer_lab.checks import check_kind
 from transformer_lab.feedforward import FeedForward
 from transformer_lab.models.common import (
     Caches,
@@ -75,7 +76,7 @@ class Transformer(EncoderDecoder):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        c = self.config = config
+        c = self.config = check_kind("config", config, TransformerConfig, "a TransformerConfig")
 
         def attention() -> MultiHeadAttention:
             return MultiHeadAttention(c.d_model, c.num_heads)
@@ -101,8 +102,8 @@ class Transformer(EncoderDecoder):
 
     def encode(self, source: Source, *, is_token: IsSource = None) -> Memory:
         """See `EncoderDecoder.encode`."""
-        check_ids("source", source, self.config.vocab_size)
-        mask = encoder_mask(is_token, *source.shape)
+        check_ids("source", source, self.token_embedding)
+        mask = encoder_mask(is_token, source, name="is_token of the source")
         _, positions, _ = decoder_inputs(source, is_token, None, len(self.encoder))
         x = self._embed(source, positions)
         for block in self.encoder:
@@ -120,9 +121,9 @@ class Transformer(EncoderDecoder):
     ) -> Logits:
         """See `EncoderDecoder.decode`."""
         c = self.config
-        check_ids("target", target, c.vocab_size)
-        asked, memory_mask = memory_inputs(memory, memory_is_token, caches, target, c)
+        check_ids("target", target, self.token_embedding)
         mask, positions, each = decoder_inputs(target, is_token, caches, c.num_layers)
+        asked, memory_mask = memory_inputs(memory, memory_is_token, caches, target, c)
         x = self._embed(target, positions)
         for block, seen, cache in zip(self.decoder, asked, each, strict=True):
             x = block(x, seen, memory_mask=memory_mask, mask=mask, cache=cache)
