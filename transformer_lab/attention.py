@@ -233,9 +233,7 @@ class MultiHeadAttention(nn.Module):
         _check_sequences("x", x, self.query_proj.weight)
         held = 0 if cache is None else check_kind("cache", cache, KVCache, "a KVCache").length
         query = self._heads(self.query_proj(x))  # (batch, heads, query, d_head)
-        if self.rotary is None:
-            positions = None
-        else:
+        if self.rotary is not None:
             if positions is None:
                 positions = torch.arange(held, held + x.shape[1], device=x.device)
             query = self.rotary(query, positions)

@@ -80,19 +80,18 @@ def check_features(name: str, tensor: Tensor, weight: Tensor) -> None:
 
 
 def check_projected(name: str, tensor: Tensor, weight: Tensor) -> None:
-    """Refuse vectors that a linear layer doesn't take; autocast brings them to its weight's dtype."""
+    """Refuse vectors that a linear layer doesn't take."""
     check_features(name, tensor, weight)
     if tensor.dtype != weight.dtype:
-        kind = tensor.device.type
-        if kind == "meta" or not torch.is_autocast_enabled(kind):
-            check_alike(name, tensor, "the weights", weight)
+        check_alike(name, tensor, "the weights", weight)
 
 
 def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Refuse floating-point numbers that are kept in two places, or in two dtypes."""
+    """Refuse floating-point numbers that are kept in two places, or in two dtypes; autocast joins those."""
     check_floating(name, tensor)
     check_device(name, tensor, other_name, other)
-    if tensor.dtype != other.dtype:
+    kind = tensor.device.type
+    if tensor.dtype != other.dtype and (kind == "meta" or not torch.is_autocast_enabled(kind)):
         dtypes = f"{name} has {tensor.dtype}, {other_name} {other.dtype}"
         raise ValueError(f"{name} and {other_name} must have one dtype: {dtypes}. Convert one.")
 

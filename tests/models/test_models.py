@@ -371,3 +371,18 @@ def test_rotary_positions_are_counted_from_the_first_token():
     model(ids(2, 3), is_token=is_token[:, :3], caches=caches)
     model(ids(2, 1), is_token=is_token, caches=caches)
     assert seen == [[[0, 0, 0], [0, 1, 2]]] * 2 + [[[1], [3]]] * 2
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_autocast_computes_the_same_in_fewer_digits(name):
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = call(name, model, ids())
+    whole = call(name, model, ids())
+    assert not torch.equal(half.float(), whole)
+    assert_close(half.float(), whole, atol=0.05 * whole.abs().max().item(), rtol=0)
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        call(name, model, ids()).float().sum().backward()
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())

@@ -138,7 +138,7 @@ def init_normal_(model: nn.Module, std: float, num_layers: int | None = None) ->
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
-            ends = num_layers is not None and name.endswith(("out_proj", "down_proj"))
+            ends = name.endswith(("out_proj", "down_proj"))
             depth = 2 * num_layers if ends and num_layers else 1
             nn.init.normal_(module.weight, std=std / depth**0.5)
         if isinstance(module, nn.Linear) and module.bias is not None:
