@@ -49,7 +49,7 @@ def _figure(
     rounds: int,
 ) -> Figure:
     tokens = torch.randint(shape.vocab, (batch, shape.context))
-    amount, repeat = tokens.numel(), max(1, 60_000 // (tokens.numel() * shape.width // 128))
+    amount, repeat = tokens.numel(), max(1, 16_000 // (tokens.numel() * shape.width // 128))
 
     def contestant(who: str, model: nn.Module) -> Callable[[], float]:
         step = (
