@@ -123,10 +123,10 @@ WELL_KNOWN = Recipe(
 
 RECIPE = Recipe(
     model=Pairs,
-    optimizer=lambda model: muon(model, 1e-2, betas=(0.9, 0.99), precision=BFLOAT16),
+    optimizer=lambda model: muon(model, 1.2e-2, betas=(0.9, 0.99), precision=BFLOAT16),
     schedule=lambda steps: Linear(steps=steps, warmup=steps // 20),
-    batch=12,
-    steps=2000,
+    batch=20,
+    steps=1200,
 )
 """The course's recipe."""
 
