@@ -93,6 +93,7 @@ def _by_tokens() -> dict[float, float]:
 def _draw(found: dict[str, Any], path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     plt.style.use("transformer_lab.lab")
     figure, axes = plt.subplots(2, 2, figsize=(8, 6), layout="constrained")
@@ -104,7 +105,19 @@ def _draw(found: dict[str, Any], path: Path) -> None:
             sizes, times = zip(*found[name]["milliseconds"].items(), strict=True)
             label = f"{name}: exponent {found[name]['exponent']:.2f}"
             ax.plot([float(s) for s in sizes], times, marker="o", label=label)
-        ax.set(xscale="log", yscale="log", xlabel=found[names[0]]["axis"], ylabel="milliseconds")
+        flat = found[names[0]]["exponent"] < 0.2  # a slope of 0 shows on an axis from 0
+        ax.set(xscale="log", xlabel=found[names[0]]["axis"], ylabel="milliseconds")
+        ax.set(ylim=(0, 1.5 * max(times))) if flat else ax.set_yscale("log")
+        ticks = [float(size) for size in found[names[0]]["milliseconds"]]
+        labels = [
+            f"{t / 1e6:.1f}M" if t >= 1e6 or "para" in names[0] else f"{t:,.0f}" for t in ticks
+        ]
+        ax.set_xticks(ticks, labels)
+        ax.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+        if not flat:
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_minor_formatter(NullFormatter())
         ax.legend(fontsize=7.5)
     figure.suptitle("How time grows (two threads, the best of several runs)")
     figure.savefig(path)
