@@ -10,10 +10,10 @@ from torch import Tensor, nn
 class RowsForReading:
     """The same weights, laid so that a processor reads them faster for a single vector.
 
-    Generating a token is mostly reading: each matrix is multiplied by one vector. torch's
-    product for that was measured to read rows of 1,536 numbers at 1.7 times the pace of rows of 384. So a matrix with more rows than columns is copied with
-    its columns as rows, and looked at transposed: the same numbers in the same places, in another order
-    in memory. The first weights come back at the end.
+    Generating a token is mostly reading: each matrix is multiplied by one vector. torch's product for that
+    was measured to read rows of 1,536 numbers at 1.7 times the pace of rows of 384. So a matrix with more
+    rows than columns is copied with its columns as rows, and looked at transposed: the same numbers in the
+    same places, in another order in memory. The first weights come back at the end.
 
     Args:
         modules: Whose weights; those on a processor are laid anew, others are left as they are.
