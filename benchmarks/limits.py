@@ -1,11 +1,13 @@
 """What the machine gives at most: multiplications, and reading of memory."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.measure import rate
-from transformer_lab.generation.layout import RowsForReading
+from transformer_lab.generation.layout import RowsForReading, for_one_vector, is_half
 
 
 def reading(model: nn.Module, rounds: int = 9) -> float:
@@ -29,7 +31,8 @@ def reading(model: nn.Module, rounds: int = 9) -> float:
         for matrix, vector in zip(matrices, vectors, strict=True):
             F.linear(vector, matrix)
 
-    with RowsForReading(list(model.modules())).in_place(), torch.inference_mode():
+    half = for_one_vector() if is_half(vectors[0]) else nullcontext()
+    with half, RowsForReading(list(model.modules())).in_place(), torch.inference_mode():
         return max(rate(work, 1, 20) for _ in range(rounds))
 
 

@@ -51,6 +51,28 @@ def test_generation_lays_and_leaves_the_weights(name):
     assert torch.equal(out, generate(model.forward, [1, 2], length))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_vector_in_two_bytes_is_multiplied_by_torch_itself(dtype, rows):
+    torch.manual_seed(0)
+    model, seen = MODELS["llama"]().to(dtype), []
+    model.register_forward_pre_hook(
+        lambda _, args: seen.append((args[0].numel(), torch.backends.mkldnn.enabled))
+    )
+    before = torch.backends.mkldnn.enabled
+    generate(model, torch.ones(rows, 3, dtype=torch.long), 3)
+    alone = before and not (dtype == torch.bfloat16 and rows == 1)
+    assert seen == [(3 * rows, before), (rows, alone), (rows, alone)]
+    assert torch.backends.mkldnn.enabled == before
+
+
+def test_two_bytes_are_not_laid_anew():
+    model = nn.Linear(3, 7).bfloat16()
+    before = placed(model)
+    with RowsForReading([model]).in_place():
+        assert placed(model) == before
+
+
 def test_a_stream_leaves_the_weights_alone_between_its_tokens():
     torch.manual_seed(0)
     model = MODELS["llama"]()

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from transformer_lab.generation.layout import RowsForReading
+from transformer_lab.generation.layout import RowsForReading, for_one_vector, is_half
 from transformer_lab.generation.prompts import (
     Rows,
     check_request,
@@ -66,6 +66,7 @@ class Decoding:
         # A copy of the weights pays after some tokens, and only where few rows share each reading.
         pays = hasattr(model, "new_caches") and max_new_tokens >= 32 and len(rows) <= 4
         self._layout = RowsForReading(self._modules if pays else [])
+        self._is_half = any(is_half(p) for module in self._modules[:1] for p in module.parameters())
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -92,7 +93,9 @@ class Decoding:
             rest["is_token"] = self._is_token[:, : self.width]
         if self._caches is not None:
             rest["caches"] = self._caches
-        logits = self._step(self.tokens[:, self._seen : self.width], **rest)
+        new = self.tokens[:, self._seen : self.width]
+        with for_one_vector() if self._is_half and new.numel() == 1 else nullcontext():
+            logits = self._step(new, **rest)
         if self._caches is not None:
             self._seen = self.width
         return self._last(logits)
