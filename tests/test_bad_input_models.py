@@ -35,6 +35,7 @@ EXEMPT = {
     f"models.common.{name}"
     for name in (
         "ModelConfig",
+        "Preset",
         "Decoder",
         "EncoderDecoder",
         "init_normal_",

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.models.small import CONFIGS, DECODERS, MODELS, call, ids
 from transformer_lab.models.bert import BertForClassification
-from transformer_lab.models.common import EncoderDecoder
+from transformer_lab.models.common import EncoderDecoder, Preset
+from transformer_lab.models.llama import LlamaConfig
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 
@@ -226,3 +227,10 @@ def test_any_shapes_and_kinds(name, shape, dtype, mask_shape):
     else:
         with pytest.raises((ValueError, TypeError)):
             call(name, MODELS[name]().eval(), tokens, **rest)
+
+
+def test_a_preset_takes_another_preset_and_settings_of_its_class():
+    with pytest.raises(TypeError, match="like must be another preset; it is a LlamaConfig"):
+        Preset(LlamaConfig())
+    with pytest.raises(TypeError, match="'wings'"):
+        Preset(wings=2).__get__(None, LlamaConfig)()

@@ -48,7 +48,7 @@ def for_one_vector() -> Iterator[None]:
     ten times.
     """
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         yield
     finally:

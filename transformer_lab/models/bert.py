@@ -12,7 +12,7 @@ from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PostNorm, TransformerBlock
 from transformer_lab.checks import check_kind, check_projected, check_whole
 from transformer_lab.feedforward import FeedForward
-from transformer_lab.models.common import IsSource, Memory, ModelConfig, Source
+from transformer_lab.models.common import IsSource, Memory, ModelConfig, Preset, Source
 from transformer_lab.models.inputs import check_ids, check_length, encoder_mask
 
 Segments: TypeAlias = Source | None
@@ -43,15 +43,8 @@ class BertConfig(ModelConfig):
     dropout: float = 0.1
     norm_eps: float = 1e-12
 
-    @classmethod
-    def base(cls) -> "BertConfig":
-        """BERT-base uncased."""
-        return cls()
-
-    @classmethod
-    def large(cls) -> "BertConfig":
-        """BERT-large uncased."""
-        return cls(d_model=1024, num_layers=24, num_heads=16, d_ff=4096)
+    base = Preset()
+    large = Preset(d_model=1024, num_layers=24, num_heads=16, d_ff=4096)
 
 
 class BertEncoder(nn.Module):

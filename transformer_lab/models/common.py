@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ Source: TypeAlias = Int[Tensor, "batch source"]
 IsSource: TypeAlias = Bool[Tensor, "batch source"] | None
 Memory: TypeAlias = Float[Tensor, "batch source d_model"]
 Caches: TypeAlias = Sequence[KVCache] | None
+AnyConfig = TypeVar("AnyConfig", bound="ModelConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,25 @@ class ModelConfig:
             raise ValueError(
                 f"d_model must be a multiple of num_heads; they are {self.d_model} and {self.num_heads}."
             )
+
+
+class Preset:
+    """A size that was published: `llama_13b = Preset(…)` in its settings, `LlamaConfig.llama_13b()` to get it.
+
+    Args:
+        like: Another preset of the same settings, from which it takes what it doesn't say.
+        settings: What differs from the values of the class.
+
+    Raises: TypeError if like is no preset; where it is called, if the class has no such setting.
+    """
+
+    def __init__(self, like: "Preset | None" = None, **settings: Any) -> None:
+        if like is not None:
+            settings = check_kind("like", like, Preset, "another preset").settings | settings
+        self.settings: dict[str, Any] = settings
+
+    def __get__(self, _: None, config: type[AnyConfig]) -> Callable[[], AnyConfig]:
+        return partial(config, **self.settings)
 
 
 class Decoder(nn.Module):

@@ -17,6 +17,7 @@ from transformer_lab.models.common import (
     IsToken,
     Logits,
     ModelConfig,
+    Preset,
     Tokens,
     init_normal_,
 )
@@ -46,15 +47,9 @@ class GLMConfig(ModelConfig):
     dropout: float = 0.1
     norm_eps: float = 1e-5
 
-    @classmethod
-    def base(cls) -> "GLMConfig":
-        """GLM-base, as large as BERT-base."""
-        return cls()
-
-    @classmethod
-    def large(cls) -> "GLMConfig":
-        """GLM-large, as large as BERT-large."""
-        return cls(d_model=1024, num_layers=24, num_heads=16, d_ff=4096)
+    # As large as those of BERT.
+    base = Preset()
+    large = Preset(d_model=1024, num_layers=24, num_heads=16, d_ff=4096)
 
 
 class GLM(Decoder):

@@ -16,6 +16,7 @@ from transformer_lab.models.common import (
     IsToken,
     Logits,
     ModelConfig,
+    Preset,
     Tokens,
     init_normal_,
 )
@@ -47,30 +48,12 @@ class GPTConfig(ModelConfig):
     residual: Callable[..., nn.Module] = PreNorm
     final_norm: Callable[..., nn.Module] = nn.LayerNorm
 
-    @classmethod
-    def gpt_1(cls) -> "GPTConfig":
-        """117M, 2018: post-norm, whose last norm is within the last block."""
-        return cls(vocab_size=40_478, max_positions=512, residual=PostNorm, final_norm=nn.Identity)
-
-    @classmethod
-    def gpt2_small(cls) -> "GPTConfig":
-        """124M."""
-        return cls()
-
-    @classmethod
-    def gpt2_medium(cls) -> "GPTConfig":
-        """355M."""
-        return cls(d_model=1024, num_layers=24, num_heads=16, d_ff=4096)
-
-    @classmethod
-    def gpt2_large(cls) -> "GPTConfig":
-        """774M."""
-        return cls(d_model=1280, num_layers=36, num_heads=20, d_ff=5120)
-
-    @classmethod
-    def gpt2_xl(cls) -> "GPTConfig":
-        """1.6B."""
-        return cls(d_model=1600, num_layers=48, num_heads=25, d_ff=6400)
+    # GPT-1, of 117M, is post-norm: its last norm is within the last block.
+    gpt_1 = Preset(vocab_size=40_478, max_positions=512, residual=PostNorm, final_norm=nn.Identity)
+    gpt2_small = Preset()  # 124M
+    gpt2_medium = Preset(d_model=1024, num_layers=24, num_heads=16, d_ff=4096)  # 355M
+    gpt2_large = Preset(d_model=1280, num_layers=36, num_heads=20, d_ff=5120)  # 774M
+    gpt2_xl = Preset(d_model=1600, num_layers=48, num_heads=25, d_ff=6400)  # 1.6B
 
 
 class GPT(Decoder):

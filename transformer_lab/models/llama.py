@@ -1,7 +1,7 @@
 """LLaMA 1, 2, 3 and Mistral: a causal decoder with RMSNorm, SwiGLU, rotary positions and no biases."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
@@ -18,6 +18,7 @@ from transformer_lab.models.common import (
     IsToken,
     Logits,
     ModelConfig,
+    Preset,
     Tokens,
     init_normal_,
 )
@@ -69,51 +70,17 @@ class LlamaConfig(ModelConfig):
         """Features of each head."""
         return self.d_model // self.num_heads
 
-    @classmethod
-    def llama_7b(cls) -> "LlamaConfig":
-        """LLaMA 7B."""
-        return cls()
-
-    @classmethod
-    def llama_13b(cls) -> "LlamaConfig":
-        """LLaMA 13B."""
-        return cls(d_model=5120, num_layers=40, num_heads=40, num_kv_heads=40, d_ff=13_824)
-
-    @classmethod
-    def llama_33b(cls) -> "LlamaConfig":
-        """LLaMA 33B."""
-        return cls(d_model=6656, num_layers=60, num_heads=52, num_kv_heads=52, d_ff=17_920)
-
-    @classmethod
-    def llama_65b(cls) -> "LlamaConfig":
-        """LLaMA 65B."""
-        return cls(d_model=8192, num_layers=80, num_heads=64, num_kv_heads=64, d_ff=22_016)
-
-    @classmethod
-    def llama_2_70b(cls) -> "LlamaConfig":
-        """LLaMA 2 70B."""
-        return replace(cls.llama_65b(), num_kv_heads=8, d_ff=28_672, norm_eps=1e-5)
-
-    @classmethod
-    def mistral_7b(cls) -> "LlamaConfig":
-        """Mistral 7B, the first version, with its sliding window."""
-        return cls(num_kv_heads=8, d_ff=14_336, norm_eps=1e-5, window=4096)
-
-    @classmethod
-    def llama_3_8b(cls) -> "LlamaConfig":
-        """Llama 3 8B."""
-        return replace(cls.mistral_7b(), vocab_size=128_256, window=None, rotary=LLAMA_3_ROPE)
-
-    @classmethod
-    def llama_3_70b(cls) -> "LlamaConfig":
-        """Llama 3 70B."""
-        return replace(cls.llama_2_70b(), vocab_size=128_256, rotary=LLAMA_3_ROPE)
-
-    @classmethod
-    def llama_3_2_1b(cls) -> "LlamaConfig":
-        """Llama 3.2 1B, whose head is the embedding."""
-        smaller = {"d_model": 2048, "num_layers": 16, "d_ff": 8192}
-        return replace(cls.llama_3_8b(), **smaller, rotary=llama_3_2_rope, tied=True)
+    llama_7b = Preset()
+    llama_13b = Preset(d_model=5120, num_layers=40, num_heads=40, num_kv_heads=40, d_ff=13_824)
+    llama_33b = Preset(d_model=6656, num_layers=60, num_heads=52, num_kv_heads=52, d_ff=17_920)
+    llama_65b = Preset(d_model=8192, num_layers=80, num_heads=64, num_kv_heads=64, d_ff=22_016)
+    llama_2_70b = Preset(llama_65b, num_kv_heads=8, d_ff=28_672, norm_eps=1e-5)
+    mistral_7b = Preset(num_kv_heads=8, d_ff=14_336, norm_eps=1e-5, window=4096)  # version 0.1
+    llama_3_8b = Preset(mistral_7b, vocab_size=128_256, window=None, rotary=LLAMA_3_ROPE)
+    llama_3_70b = Preset(llama_2_70b, vocab_size=128_256, rotary=LLAMA_3_ROPE)
+    llama_3_2_1b = Preset(
+        llama_3_8b, d_model=2048, num_layers=16, d_ff=8192, rotary=llama_3_2_rope, tied=True
+    )
 
 
 class Llama(Decoder):

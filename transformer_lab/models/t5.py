@@ -1,7 +1,7 @@
 """T5 (Raffel et al. 2020): encoder and decoder with RMSNorm, relative positions and unscaled scores."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
@@ -19,6 +19,7 @@ from transformer_lab.models.common import (
     Logits,
     Memory,
     ModelConfig,
+    Preset,
     Source,
     Tokens,
 )
@@ -56,26 +57,12 @@ class T5Config(ModelConfig):
     activation: Callable[[], nn.Module] = nn.ReLU
     tied: bool = True
 
-    @classmethod
-    def small(cls) -> "T5Config":
-        """T5-small, version 1.0."""
-        return cls()
-
-    @classmethod
-    def base(cls) -> "T5Config":
-        """T5-base, version 1.0."""
-        return cls(d_model=768, num_layers=12, num_heads=12, d_ff=3072)
-
-    @classmethod
-    def v1_1_small(cls) -> "T5Config":
-        """T5-small, version 1.1."""
-        return replace(cls.v1_1_base(), d_model=512, num_layers=8, num_heads=6, d_ff=1024)
-
-    @classmethod
-    def v1_1_base(cls) -> "T5Config":
-        """T5-base, version 1.1."""
-        gated = replace(cls.base(), feed_forward=GatedFeedForward, activation=GELU_TANH)
-        return replace(gated, d_ff=2048, tied=False)
+    small = Preset()
+    base = Preset(d_model=768, num_layers=12, num_heads=12, d_ff=3072)
+    v1_1_base = Preset(
+        base, feed_forward=GatedFeedForward, activation=GELU_TANH, d_ff=2048, tied=False
+    )
+    v1_1_small = Preset(v1_1_base, d_model=512, num_layers=8, num_heads=6, d_ff=1024)
 
 
 class T5(EncoderDecoder):

@@ -17,6 +17,7 @@ from transformer_lab.models.common import (
     Logits,
     Memory,
     ModelConfig,
+    Preset,
     Source,
     Tokens,
 )
@@ -51,15 +52,9 @@ class TransformerConfig(ModelConfig):
     dropout: float = 0.1
     norm_eps: float = 1e-5
 
-    @classmethod
-    def base(cls) -> "TransformerConfig":
-        """The base model of table 3."""
-        return cls()
-
-    @classmethod
-    def big(cls) -> "TransformerConfig":
-        """The big model of table 3."""
-        return cls(d_model=1024, num_heads=16, d_ff=4096, dropout=0.3)
+    # The models of table 3.
+    base = Preset()
+    big = Preset(d_model=1024, num_heads=16, d_ff=4096, dropout=0.3)
 
 
 class Transformer(EncoderDecoder):
