@@ -27,7 +27,7 @@ from transformer_lab.training.losses import mean_loss, next_token_loss
 from transformer_lab.training.optimisers import adamw, muon
 from transformer_lab.training.parallel import Alone
 from transformer_lab.training.precision import automatic_precision
-from transformer_lab.training.schedules import Cosine
+from transformer_lab.training.schedules import Linear
 
 Tokenizer = BytePairTokenizer | CharacterTokenizer
 
@@ -48,6 +48,8 @@ class Method(str, Enum):
     muon = "muon"
 
 
+_RATES = {Method.muon: 0.01, Method.adamw: 0.002}
+
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,7 +67,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[Kind, typer.Option(help="Which model.")] = Kind.gpt,
+    model: Annotated[Kind, typer.Option(help="Which model.")] = Kind.llama,
     vocab: Annotated[
         int,
         typer.Option(
@@ -89,10 +91,10 @@ def train(
     ] = 0.0,
     context: Annotated[
         int, typer.Option(help="Tokens that the model sees at once.", metavar="TOKENS", min=1)
-    ] = 64,
+    ] = 192,
     batch: Annotated[
         int, typer.Option(help="Pieces of text in each step.", metavar="PIECES", min=1)
-    ] = 12,
+    ] = 5,
     accumulate: Annotated[
         int,
         typer.Option(
@@ -101,7 +103,7 @@ def train(
             min=1,
         ),
     ] = 1,
-    steps: Annotated[int, typer.Option(help="Steps in all.", metavar="STEPS", min=1)] = 2000,
+    steps: Annotated[int, typer.Option(help="Steps in all.", metavar="STEPS", min=1)] = 1200,
     warmup: Annotated[
         int | None,
         typer.Option(
@@ -111,8 +113,16 @@ def train(
             min=0,
         ),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.", metavar="RATE")] = 2e-3,
-    optimizer: Annotated[Method, typer.Option(help="Which optimiser.")] = Method.adamw,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Highest learning rate. {_RATES[Method.muon]} for muon and {_RATES[Method.adamw]} for adamw "
+            "if left out.",
+            metavar="RATE",
+            show_default=False,
+        ),
+    ] = None,
+    optimizer: Annotated[Method, typer.Option(help="Which optimiser.")] = Method.muon,
     weight_decay: Annotated[
         float, typer.Option(help="How strongly matrices are drawn to 0.", metavar="SHARE")
     ] = 0.1,
@@ -167,6 +177,7 @@ def train(
     if resume and checkpoints is None:
         raise typer.BadParameter("--resume needs --checkpoints FOLDER, the folder to resume from.")
     warmup = steps // 20 if warmup is None else warmup
+    lr = _RATES[optimizer] if lr is None else lr
     settings = {
         "text": None if text is None else str(text),
         "model": model.value,
@@ -204,7 +215,7 @@ def train(
             built,
             Windows(training, context=context, batch=batch, seed=seed),
             optimizer=make(built, lr, weight_decay=weight_decay),
-            schedule=Cosine(steps=steps, warmup=warmup),
+            schedule=Linear(steps=steps, warmup=warmup),
             accumulate=accumulate,
             precision=precision,
             parallel=parallel,
