@@ -300,3 +300,21 @@ def test_graders_get_an_exception():
     for answer in (unwritten, returns_nan):
         with pytest.raises(CheckFailedError, match="softmax"):
             check(answer, "softmax").raise_for_fail()
+
+
+def test_an_answer_that_is_a_class_is_guarded_like_a_function():
+    class Unwritten(torch.nn.Module):
+        def __init__(self, d_model, num_heads):
+            raise NotImplementedError
+
+    class Fails(torch.nn.Module):
+        def __init__(self, d_model, num_heads):
+            super().__init__()
+            self.width = d_model * total + None
+
+    exercise = find("MultiHeadAttention")
+    assert examine(Unwritten, exercise).status == "todo"
+    failed = examine(Fails, exercise)
+    assert failed.status == "fail"
+    assert "self.width = d_model * total + None" in failed.diagnosis
+    assert "reads `total` from the notebook" in failed.diagnosis

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from transformer_lab.checking.exercise import Answer, Exercise, Probe, call
 from transformer_lab.checking.limits import TimeLimitReached
-from transformer_lab.checking.outcome import Outcome, close, equal
+from transformer_lab.checking.outcome import Outcome, close, equal, functions_of
 
 _MOST_NUMBERS = 24  # a tensor with more is described by its shape
 _MOST_LINES = 6  # of what the answer printed
@@ -70,16 +70,15 @@ def example(exercise: Exercise, probe: Probe, expected: Any, outcome: Outcome) -
 
 def data_globals(answer: Answer) -> list[str]:
     """Names of tensors and numbers that an answer takes from the notebook instead of its parameters."""
-    code = getattr(answer, "__code__", None)
-    if not isinstance(code, CodeType):
-        return []
-    scope = getattr(answer, "__globals__", {})
     data = (Tensor, np.ndarray, int, float, list, tuple, dict)
     return [
         name
-        for name in dict.fromkeys(_global_names(code))
+        for function in functions_of(answer)
+        for name in dict.fromkeys(_global_names(function.__code__))
         # A name in capitals is a constant by convention, and may stay one.
-        if isinstance(scope.get(name), data) and not name.isupper() and not hasattr(builtins, name)
+        if isinstance(function.__globals__.get(name), data)
+        and not name.isupper()
+        and not hasattr(builtins, name)
     ]
 
 

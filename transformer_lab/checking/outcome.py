@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def run(answer: Answer, probe: Probe, built_ins: tuple[Answer, ...] = ()) -> Out
 
 def equal(mine: Any, theirs: Any) -> bool:
     """Whether two values agree: types, shapes, dtypes, and numbers within rounding."""
-    if isinstance(mine, tuple) and isinstance(theirs, tuple):
+    if isinstance(mine, tuple | list) and type(mine) is type(theirs):
         return len(mine) == len(theirs) and all(map(equal, mine, theirs))
     if isinstance(mine, Tensor) and isinstance(theirs, Tensor):
         if mine.shape != theirs.shape or mine.dtype != theirs.dtype or mine.device != theirs.device:
@@ -96,7 +97,7 @@ def equal(mine: Any, theirs: Any) -> bool:
         return False
     if isinstance(mine, float):
         return bool(np.isclose(mine, theirs, rtol=1e-6, equal_nan=True))
-    return isinstance(mine, str | int | bool | None | list) and mine == theirs
+    return isinstance(mine, str | int | bool | None) and mine == theirs
 
 
 def close(mine: Tensor, theirs: Tensor) -> Tensor:
@@ -168,25 +169,34 @@ def _untouched(old: Any, new: Any) -> bool:
     return not isinstance(old, list) or old == new
 
 
+def functions_of(answer: Answer) -> list[FunctionType]:
+    """The answer itself, or the methods of an answer that is a class."""
+    parts = vars(answer).values() if isinstance(answer, type) else (answer,)
+    return [part for part in parts if isinstance(part, FunctionType)]
+
+
 def _learners_line(error: BaseException | None, answer: Answer) -> str:
     """The innermost line of the learner's own code on the way to the error."""
-    code = getattr(answer, "__code__", None)
-    if error is None or code is None or isinstance(error, TimeLimitReached):
+    if error is None or isinstance(error, TimeLimitReached):
         return ""
-    numbers = [
-        number
+    files = _files(answer)
+    places = [
+        (frame.f_code.co_filename, number)
         for frame, number in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_filename == code.co_filename
+        if frame.f_code.co_filename in files
     ]
-    if not numbers:
+    if not places:
         return ""
-    return f"line {numbers[-1]}: {linecache.getline(code.co_filename, numbers[-1]).strip()}"
+    return f"line {places[-1][1]}: {linecache.getline(*places[-1]).strip()}"
 
 
 def raised_by_answer(error: BaseException | None, answer: Answer) -> bool:
     """Whether the error was raised by the learner's own code and not inside a library."""
-    code = getattr(answer, "__code__", None)
-    if error is None or code is None:
+    if error is None:
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and frames[-1].f_code.co_filename == code.co_filename
+    return bool(frames) and frames[-1].f_code.co_filename in _files(answer)
+
+
+def _files(answer: Answer) -> set[str]:
+    return {function.__code__.co_filename for function in functions_of(answer)}
