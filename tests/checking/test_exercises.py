@@ -55,6 +55,18 @@ def backward_by_torch(q, k, v, grad_out):
     return torch.autograd.grad(weights @ inputs[2], inputs, grad_out)
 
 
+def layer_norm_backward_by_torch(x, gamma, grad_out, eps=1e-5):
+    inputs = [each.clone().requires_grad_() for each in (x, gamma, 0 * gamma)]
+    out = F.layer_norm(inputs[0], gamma.shape, *inputs[1:], eps)
+    return torch.autograd.grad(out, inputs, grad_out)
+
+
+def update_running_by_torch(running_mean, running_var, x, momentum=0.1):
+    mean, var = running_mean.clone(), running_var.clone()
+    F.batch_norm(x, mean, var, training=True, momentum=momentum)
+    return mean, var
+
+
 BY_TORCH = {
     "softmax": lambda x, dim=-1: F.softmax(x, dim),
     "log_softmax": lambda x, dim=-1: x.log_softmax(dim),
@@ -64,6 +76,15 @@ BY_TORCH = {
     "entropy": lambda probs: torch.special.entr(probs).sum(-1),
     "attention": attention_by_torch,
     "attention_backward": backward_by_torch,
+    "layer_norm": lambda x, gamma, beta, eps=1e-5: F.layer_norm(x, gamma.shape, gamma, beta, eps),
+    "layer_norm_backward": layer_norm_backward_by_torch,
+    "rms_norm": lambda x, gain, eps=1e-5: F.rms_norm(x, gain.shape, gain, eps),
+    "batch_norm_train": lambda x, gamma, beta, eps=1e-5: (
+        F.batch_norm(x, None, None, gamma, beta, training=True, eps=eps),
+        x.mean(0),
+        x.var(0, correction=0),
+    ),
+    "update_running": update_running_by_torch,
 }
 
 
