@@ -19,6 +19,7 @@ EQUIVALENT = {
         "line 4: torch.arange(len(targets), device=logits.device): device dropped",
     ): "torch takes indices that are on the CPU for a tensor on any device",
     ("cross_entropy", "line 5: -1: USub dropped"): "logits have two axes: the last is axis 1",
+    ("repetition_penalty", "line 3: seen > 0: Gt → GtE"): "0 divided or multiplied stays 0",
     ("leaks", "line 4: .amax → .sum"): "a sum of absolute values is zero when the largest is",
 }
 
