@@ -19,6 +19,11 @@ EQUIVALENT = {
         "line 4: torch.arange(len(targets), device=logits.device): device dropped",
     ): "torch takes indices that are on the CPU for a tensor on any device",
     ("cross_entropy", "line 5: -1: USub dropped"): "logits have two axes: the last is axis 1",
+    **{
+        ("bert_mask", f"line {line}: Lt → LtE"): "a draw equal to the bound has probability 0"
+        for line in ("12: chance() < p", "15: fate < 0.9", "16: fate < 0.8")
+    },
+    ("bert_mask", "line 15: fate < 0.9: Lt → Gt"): "the two tenths change places: same chances",
     ("repetition_penalty", "line 3: seen > 0: Gt → GtE"): "0 divided or multiplied stays 0",
     ("leaks", "line 4: .amax → .sum"): "a sum of absolute values is zero when the largest is",
 }
