@@ -632,11 +632,11 @@ def test_importing_it_takes_no_optional_package():
 
 
 def test_unused_names_stay_out_of_the_models():
-    """Names of checkpoints stand in convert.py alone."""
+    """Names of checkpoints stand in convert.py alone; the checker knows them as a learner's mistake."""
     names = ("c_attn", "q_proj", "embed_tokens", "SelfAttention", "word_embeddings", "wte")
     package = convert.Path(convert.__file__).parent
     for path in package.rglob("*.py"):
-        if path.name != "convert.py":
+        if path.name != "convert.py" and "checking" not in path.parts:
             text = path.read_text(encoding="utf-8")
             assert not [name for name in names if re.search(rf"\b{name}\b", text)], path.name
 
