@@ -127,7 +127,7 @@ WELL_KNOWN = Recipe(
 
 RECIPE = Recipe(
     model=Pairs,
-    optimizer=lambda model: muon(model, 1.2e-2, betas=(0.9, 0.99), precision=BFLOAT16),
+    optimizer=lambda model: muon(model, 1e-2, betas=(0.9, 0.99), precision=BFLOAT16),
     schedule=lambda steps: Linear(steps=steps, warmup=steps // 20),
     context=192,
     batch=5,
