@@ -45,7 +45,6 @@ EXEMPT = {
     "blocks.DeepNormScales",
     "cache.KeysValues",
     "cache.KeysValues.check",
-    "cache.KVCache.check_room",
     "masks.CausalMask",
     "masks.CausalMask.numpy",
 }

@@ -34,13 +34,12 @@ MODULES = ("bert", "common", "glm", "gpt", "llama", "t5", "transformer")
 EXEMPT = {
     f"models.common.{name}"
     for name in (
-        "ModelConfig",
-        "Preset",
         "Decoder",
         "EncoderDecoder",
         "init_normal_",
         "EncoderDecoder.encode",
         "EncoderDecoder.decode",
+        "encoder_mask",
     )
 }
 

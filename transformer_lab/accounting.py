@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from transformer_lab.checks import check_kind, check_whole
+from transformer_lab import checks
 
 PARTS = ("embeddings", "attention", "feed-forward", "norms", "head", "other")
 
@@ -42,7 +42,7 @@ def on_meta(make: Callable[[], AnyModule]) -> AnyModule:
         )
     with torch.device("meta"):
         model = make()
-    check_kind("what make returns", model, nn.Module, "an nn.Module")
+    checks.kind("what make returns", model, nn.Module, "an nn.Module")
     elsewhere = [name for name, weight in model.named_parameters() if not weight.is_meta]
     if elsewhere:
         raise ValueError(
@@ -63,7 +63,7 @@ def count_parameters(model: nn.Module) -> int:
     >>> count_parameters(nn.Linear(2, 3))
     9
     """
-    check_kind("model", model, nn.Module, "an nn.Module")
+    checks.kind("model", model, nn.Module, "an nn.Module")
     return sum(weight.numel() for weight in model.parameters())
 
 
@@ -85,7 +85,7 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
     >>> parameters_by_part(nn.ModuleDict({"embedding": nn.Embedding(5, 2), "norm": nn.LayerNorm(2)}))
     {'embeddings': 10, 'attention': 0, 'feed-forward': 0, 'norms': 4, 'head': 0, 'other': 0}
     """
-    check_kind("model", model, nn.Module, "an nn.Module")
+    checks.kind("model", model, nn.Module, "an nn.Module")
     part_of: dict[nn.Parameter, str] = {}
     for path, weight in model.named_parameters(remove_duplicate=False):
         part = _part(model, path)
@@ -114,7 +114,7 @@ def forward_flops(model: nn.Module, *inputs: Any, **named: Any) -> int:
     >>> forward_flops(nn.Linear(3, 4), torch.zeros(5, 3))
     120
     """
-    check_kind("model", model, nn.Module, "an nn.Module")
+    checks.kind("model", model, nn.Module, "an nn.Module")
     args, kwargs = tree_map_only(Tensor, _without_numbers, (inputs, named))
     # Not on the CPU: its fused attention is a single operation there, which the counter takes for none.
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -297,7 +297,7 @@ def activation_bytes(model: nn.Module, *inputs: Any, **named: Any) -> int:
     >>> activation_bytes(nn.Linear(3, 4), torch.zeros(5, 3))  # the input, for the weight's gradient
     60
     """
-    check_kind("model", model, nn.Module, "an nn.Module")
+    checks.kind("model", model, nn.Module, "an nn.Module")
     own = {_storage_id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}  # holds them, so that no id is given out twice
 
@@ -391,4 +391,4 @@ def _storage_id(tensor: Tensor) -> int:
 
 def _check_sizes(least: int, **sizes: int) -> None:
     for name, size in sizes.items():
-        check_whole(name, size, least)
+        checks.whole(name, size, least)

@@ -249,7 +249,8 @@ def _column(
         if "embedding" in inspect.signature(thing.forward).parameters:
             part.lines.append("× embeddingᵀ")
         (language if is_language else others).append(part)
-    if last and not language and _uses_embedding_as_head(model):
+    if last and not language and hasattr(model, "who_sees_whom"):
+        # A model that generates, without a head of its own.
         language.append(_Part("head", "head", ["the token embedding again"], ["shared"]))
     return _Plan(start, body, [tail for tail in (others, language) if tail])
 
@@ -357,47 +358,13 @@ def _sizes(*sizes: int) -> str:
     return " × ".join(f"{size:,}" for size in sizes)
 
 
-def _names_in(function: Any) -> set[str]:
-    """The names that a function's code uses, those of functions within it included."""
-    found: set[str] = set()
-    todo = [inspect.unwrap(function).__code__]
-    while todo:
-        code = todo.pop()
-        found |= {*code.co_names, *code.co_freevars}
-        todo += [constant for constant in code.co_consts if inspect.iscode(constant)]
-    return found
-
-
-def _functions(owner: nn.Module) -> list[set[str]]:
-    return [
-        _names_in(function)
-        for name, function in vars(type(owner)).items()
-        if inspect.isfunction(function) and "init" not in name
-    ]
-
-
-def _uses_embedding_as_head(model: nn.Module) -> bool:
-    return any(
-        {"linear", "weight"} <= names and "token_embedding" in names for names in _functions(model)
-    )
-
-
 def _mask_kind(model: nn.Module, path: str) -> str:
-    """Who sees whom in a stack, as far as its owner's code tells."""
+    """Who sees whom in a stack: an encoder's blocks see all, others what their owner says."""
     above, _, name = path.rpartition(".")
     owner = model.get_submodule(above)
-    blocks: Any = model.get_submodule(path)
-    if hasattr(blocks[0], "cross_attention"):
-        return "causal mask"
     if "encoder" in name or "Encoder" in type(owner).__name__:
         return "sees both ways"
-    used = set().union(*(names for names in _functions(owner) if name in names))
-    if "prefix_mask" in used:
-        return "prefix mask"
-    window = getattr(getattr(owner, "config", None), "window", None)
-    if "sliding_window_mask" in used and window:
-        return f"window of {window:,}"
-    return "causal mask" if used & {"causal_mask", "decoder_inputs"} else ""
+    return getattr(owner, "who_sees_whom", "")
 
 
 class _Painter:

@@ -8,17 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transformer_lab import checks
 from transformer_lab.cache import KeysValues, KVCache
-from transformer_lab.checks import (
-    check_above,
-    check_alike,
-    check_device,
-    check_kind,
-    check_probability,
-    check_projected,
-    check_tensor,
-    check_whole,
-)
 from transformer_lab.masks import CausalMask
 
 # With size 1 where they are the same for all: True = may attend; what is added to the scaled scores.
@@ -51,8 +42,9 @@ def attention_weights(
     >>> attention_weights(torch.zeros(1, 4), torch.zeros(2, 4))
     tensor([[0.5000, 0.5000]])
     """
-    _check_inputs(scale, query, key)
-    _check_mask_and_bias(query, key.shape[-2], mask, score_bias)
+    checks.above("scale", 1.0 if scale is None else scale, -math.inf)
+    checks.attended(query, key)
+    checks.mask_and_bias(query, key.shape[-2], mask, score_bias)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = query @ key.mT * scale
     if score_bias is not None:
@@ -98,9 +90,10 @@ def scaled_dot_product_attention(
     >>> scaled_dot_product_attention(torch.zeros(1, 4), torch.zeros(2, 4), value)
     tensor([[2.]])
     """
-    _check_inputs(scale, query, key, value)
-    _check_mask_and_bias(query, key.shape[-2], mask, score_bias)
-    check_probability("dropout", dropout)
+    checks.above("scale", 1.0 if scale is None else scale, -math.inf)
+    checks.attended(query, key, value)
+    checks.mask_and_bias(query, key.shape[-2], mask, score_bias)
+    checks.probability("dropout", dropout)
     return _fused(query, key, value, mask, score_bias, scale, dropout)
 
 
@@ -141,24 +134,11 @@ class MultiHeadAttention(nn.Module):
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_whole("d_model", d_model)
-        check_whole("num_heads", num_heads)
-        check_whole("num_kv_heads", num_kv_heads)
-        check_probability("dropout", dropout)
-        check_above("scale", 1.0 if scale is None else scale, -math.inf)
-        check_kind("rotary", rotary, nn.Module | None, "an nn.Module")
-        if num_heads % num_kv_heads:
-            raise ValueError(
-                f"num_heads must be a multiple of num_kv_heads, so that each serves as many query heads; "
-                f"they are {num_heads} and {num_kv_heads}."
-            )
-        if d_head is None and d_model % num_heads:
-            raise ValueError(
-                f"d_model must be a multiple of num_heads; they are {d_model} and {num_heads}. "
-                "Or give d_head."
-            )
+        checks.heads(d_model, num_heads, num_kv_heads, d_head)
+        checks.probability("dropout", dropout)
+        checks.above("scale", 1.0 if scale is None else scale, -math.inf)
+        checks.kind("rotary", rotary, nn.Module | None, "an nn.Module")
         self.d_head = d_model // num_heads if d_head is None else d_head
-        check_whole("d_head", self.d_head)
         self.scale, self.dropout, self.rotary = scale, dropout, rotary
         self.query_proj = nn.Linear(d_model, num_heads * self.d_head, bias=qkv_bias)
         self.key_proj = nn.Linear(d_model, num_kv_heads * self.d_head, bias=qkv_bias)
@@ -212,7 +192,7 @@ class MultiHeadAttention(nn.Module):
         self, memory: Float[Tensor, "batch key d_model"], positions: Tensor | None = None
     ) -> KeysValues:
         """The keys and values of these positions, turned by the rotary positions where there are such."""
-        _check_sequences("memory", memory, self.key_proj.weight)
+        checks.sequences("memory", memory, self.key_proj.weight)
         return self._keys_values(memory, positions)
 
     def _keys_values(self, memory: Tensor, positions: Tensor | None) -> KeysValues:
@@ -230,8 +210,8 @@ class MultiHeadAttention(nn.Module):
         mask: Mask = None,
         score_bias: ScoreBias = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        _check_sequences("x", x, self.query_proj.weight)
-        held = 0 if cache is None else check_kind("cache", cache, KVCache, "a KVCache").length
+        checks.sequences("x", x, self.query_proj.weight)
+        held = 0 if cache is None else checks.kind("cache", cache, KVCache, "a KVCache").length
         query = self._heads(self.query_proj(x))  # (batch, heads, query, d_head)
         if self.rotary is not None:
             if positions is None:
@@ -242,10 +222,10 @@ class MultiHeadAttention(nn.Module):
         else:
             if not isinstance(memory, KeysValues):
                 memory = self.keys_values(memory, positions)
-            heads = self.key_proj.out_features // self.d_head
-            memory.check(len(x), heads, self.d_head, "the query", query)
+            sizes = (len(x), self.key_proj.out_features // self.d_head, self.d_head)
+            checks.keys_values(*memory, sizes, "the query", query)
         # Before the cache takes them up: a call that is refused leaves it as it was.
-        _check_mask_and_bias(query, held + memory.key.shape[2], mask, score_bias)
+        checks.mask_and_bias(query, held + memory.key.shape[2], mask, score_bias)
         return (query, *(memory if cache is None else cache.append(*memory)))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -277,72 +257,3 @@ def _fused(
     return F.scaled_dot_product_attention(
         query, key, value, bias, dropout, is_causal, scale=scale, enable_gqa=grouped
     )
-
-
-def _check_sequences(name: str, x: Tensor, weight: Tensor) -> None:
-    check_projected(name, x, weight)
-    if x.dim() != 3:
-        raise ValueError(f"{name} must have the axes (batch, seq, d_model); it is {_shape(x)}.")
-
-
-def _check_inputs(scale: float | None, query: Tensor, key: Tensor, *values: Tensor) -> None:
-    check_above("scale", 1.0 if scale is None else scale, -math.inf)
-    for name, tensor in zip(("query", "key", "value"), (query, key, *values), strict=False):
-        check_alike(name, tensor, "query", query)
-        if tensor.dim() < 2:
-            raise ValueError(
-                f"{name} needs at least two axes (…, positions, features); its shape is {_shape(tensor)}."
-            )
-    if query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
-        raise ValueError(
-            f"query and key must have the same number of features, one at least: query has {query.shape[-1]} "
-            f"(shape {_shape(query)}), key has {key.shape[-1]} (shape {_shape(key)})."
-        )
-    if query.shape[:-2] != key.shape[:-2]:
-        raise ValueError(
-            f"query and key must have the same leading axes: query has {_shape(query)}, "
-            f"key has {_shape(key)}. Repeat or expand the smaller one on purpose; it is not done in silence."
-        )
-    if values and values[0].shape[:-1] != key.shape[:-1]:
-        raise ValueError(
-            f"there must be one value for each key: key has shape {_shape(key)}, value {_shape(values[0])}; "
-            "all axes but the last must be equal."
-        )
-
-
-def _check_mask_and_bias(
-    query: Tensor, keys: int, mask: Tensor | None, score_bias: Tensor | None
-) -> None:
-    scores = (*query.shape[:-1], keys)
-    if mask is not None:
-        check_tensor("mask", mask)
-        if mask.dtype != torch.bool:
-            raise ValueError(
-                f"mask must be boolean, True = may attend; it is {mask.dtype}. "
-                "Compare to make it one, for example `mask != 0`."
-            )
-        check_device("mask", mask, "query", query)
-        _check_broadcast("mask", mask, scores)
-    if score_bias is not None:
-        check_alike("score_bias", score_bias, "query", query)
-        _check_broadcast("score_bias", score_bias, scores)
-
-
-def _check_broadcast(name: str, tensor: Tensor, scores: tuple[int, ...]) -> None:
-    # Ranks must be equal: a (batch, key) mask would otherwise pass for (query, key) whenever the
-    # batch happens to be as large as the number of queries.
-    if tensor.dim() != len(scores):
-        raise ValueError(
-            f"{name} must have as many axes as the scores {scores}: it has {tensor.dim()}, "
-            f"{_shape(tensor)}. Add axes of size 1 where it is the same for all, "
-            "for example `mask[:, None, None, :]`."
-        )
-    if any(mine not in (1, theirs) for mine, theirs in zip(tensor.shape, scores, strict=True)):
-        raise ValueError(
-            f"{name} must fit the scores {scores} (…, query, key), with size 1 where it is the same "
-            f"for all; its shape is {_shape(tensor)}."
-        )
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)

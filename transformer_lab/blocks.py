@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from transformer_lab import checks
 from transformer_lab.cache import KeysValues
-from transformer_lab.checks import check_above, check_floating, check_kind, check_whole
 
 Sublayer = Callable[[Tensor], Tensor]
 Vectors: TypeAlias = Float[Tensor, "*batch d_model"]
@@ -31,8 +31,8 @@ class Residual(nn.Module):
 
     def __init__(self, norm: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
-        _check_modules(norm=norm)
-        check_above("dropout", dropout, float("-inf"))  # nn.Dropout asks whether it is from 0 to 1
+        checks.modules(norm=norm)
+        checks.above("dropout", dropout, float("-inf"))  # nn.Dropout asks whether it is from 0 to 1
         self.norm, self.dropout = norm, nn.Dropout(dropout)
 
 
@@ -85,7 +85,7 @@ class SandwichNorm(Residual):
 
     def __init__(self, norm: nn.Module, norm_out: nn.Module, dropout: float = 0.0) -> None:
         super().__init__(norm, dropout)
-        _check_modules(norm=norm, norm_out=norm_out)
+        checks.modules(norm=norm, norm_out=norm_out)
         self.norm_out = norm_out
 
     def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
@@ -111,7 +111,7 @@ class DeepNorm(Residual):
 
     def __init__(self, norm: nn.Module, alpha: float, dropout: float = 0.0) -> None:
         super().__init__(norm, dropout)
-        check_above("alpha", alpha)
+        checks.above("alpha", alpha)
         self.alpha = alpha
 
     def forward(self, x: Vectors, sublayer: Sublayer) -> Vectors:
@@ -148,8 +148,8 @@ def deep_norm_constants(encoder_layers: int, decoder_layers: int) -> DeepNormCon
     >>> deep_norm_constants(8, 0).encoder
     DeepNormScales(alpha=2.0, beta=0.3535533905932738)
     """
-    check_whole("encoder_layers", encoder_layers, 0)
-    check_whole("decoder_layers", decoder_layers, 0)
+    checks.whole("encoder_layers", encoder_layers, 0)
+    checks.whole("decoder_layers", decoder_layers, 0)
     n, m = encoder_layers, decoder_layers
     if n == m == 0:
         raise ValueError("there must be an encoder or a decoder; both have 0 layers.")
@@ -187,8 +187,8 @@ def deep_norm_init_(block: AnyModule, beta: float) -> AnyModule:
     >>> round(deep_norm_init_(feed_forward, beta=0.5)["up_proj"].weight.std().item(), 2)
     0.04
     """
-    _check_modules(block=block)
-    check_above("beta", beta)
+    checks.modules(block=block)
+    checks.above("beta", beta)
     linear = {
         path: module for path, module in block.named_modules() if isinstance(module, nn.Linear)
     }
@@ -224,7 +224,7 @@ class TransformerBlock(nn.Module):
         self, attention: nn.Module, feed_forward: nn.Module, residual: Callable[[], nn.Module]
     ) -> None:
         super().__init__()
-        _check_modules(attention=attention, feed_forward=feed_forward)
+        checks.modules(attention=attention, feed_forward=feed_forward)
         self.attention, self.feed_forward = attention, feed_forward
         self.attention_residual, self.feed_forward_residual = _make(residual, 2)
 
@@ -251,7 +251,7 @@ class DecoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         parts = {"attention": attention, "cross_attention": cross_attention}
-        _check_modules(**parts, feed_forward=feed_forward)
+        checks.modules(**parts, feed_forward=feed_forward)
         self.attention, self.cross_attention = attention, cross_attention
         self.feed_forward = feed_forward
         self.attention_residual, self.cross_attention_residual, self.feed_forward_residual = _make(
@@ -274,7 +274,7 @@ class DecoderBlock(nn.Module):
             memory_mask: Which tokens of the source may be attended to; the cross-attention's mask.
             **attend: As in `TransformerBlock.forward`, for the self-attention.
         """
-        check_kind("memory", memory, Tensor | KeysValues, "a torch.Tensor or KeysValues")
+        checks.kind("memory", memory, Tensor | KeysValues, "a torch.Tensor or KeysValues")
         x = self.attention_residual(x, lambda h: self.attention(h, **attend))
         x = self.cross_attention_residual(
             x, lambda h: self.cross_attention(h, memory, mask=memory_mask)
@@ -283,35 +283,17 @@ class DecoderBlock(nn.Module):
 
 
 def _make(residual: Callable[[], nn.Module], number: int) -> list[nn.Module]:
-    if isinstance(residual, nn.Module) or not callable(residual):
-        raise TypeError(
-            "residual must be a function that makes a wrapper, such as "
-            f"`lambda: PreNorm(LayerNorm(512))`; it is a {type(residual).__name__}."
-        )
+    checks.maker("residual", residual, "a wrapper", "lambda: PreNorm(LayerNorm(512))")
     wrappers = {f"residual's wrapper {i + 1}": residual() for i in range(number)}
-    _check_modules(**wrappers)
+    checks.modules(**wrappers)
     return list(wrappers.values())
 
 
 def _added(x: Tensor, sublayer: Sublayer, norm: nn.Module | None = None) -> Tensor:
-    check_floating("x", x)
+    checks.floating("x", x)
     if not callable(sublayer):
-        check_kind("sublayer", sublayer, Callable, "a function")
+        checks.kind("sublayer", sublayer, Callable, "a function")
     added = sublayer(x if norm is None else norm(x))
-    # Adding would broadcast, in silence, what has axes of size 1.
-    check_floating("what a sublayer returns", added)
-    if added.shape != x.shape:
-        raise ValueError(
-            f"a sublayer must keep the shape of x, {tuple(x.shape)}; it returned {tuple(added.shape)}."
-        )
+    checks.floating("what a sublayer returns", added)
+    checks.kept("a sublayer", added, x)
     return added
-
-
-def _check_modules(**modules: nn.Module) -> None:
-    for name, module in modules.items():
-        check_kind(name, module, nn.Module, "an nn.Module")
-    if len(set(modules.values())) < len(modules):
-        raise ValueError(
-            f"{', '.join(modules)} must be different modules; two of them are one and the same, so "
-            "that they would share their weights. Make one for each."
-        )

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transformer_lab.checks import check_alike, check_kind, check_whole, check_whole_tensor
+from transformer_lab import checks
 
 
 class KeysValues(NamedTuple):
@@ -14,17 +14,6 @@ class KeysValues(NamedTuple):
 
     key: Tensor
     value: Tensor
-
-    def check(self, batch: int, heads: int, d_head: int, other_name: str, other: Tensor) -> None:
-        """Refuse those of other sizes, or of another dtype or device than other's."""
-        for name, tensor in (("key", self.key), ("value", self.value)):
-            check_alike(name, tensor, other_name, other)
-            fits = (batch, heads, self.key.shape[2] if self.key.dim() == 4 else "new", d_head)
-            if tensor.shape != fits:
-                raise ValueError(
-                    f"{name} must have shape (batch, kv_heads, new, d_head) = {fits}; "
-                    f"its shape is {tuple(tensor.shape)}."
-                )
 
 
 class KVCache:
@@ -60,17 +49,17 @@ class KVCache:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        check_whole("batch", batch)
-        check_whole("max_len", max_len)
-        check_whole("num_kv_heads", num_kv_heads)
-        check_whole("d_head", d_head)
+        checks.whole("batch", batch)
+        checks.whole("max_len", max_len)
+        checks.whole("num_kv_heads", num_kv_heads)
+        checks.whole("d_head", d_head)
         shape = (batch, num_kv_heads, max_len, d_head)
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty_like(self._keys)
         self._sizes = (batch, num_kv_heads, d_head)
         if memory is not None:
-            check_kind("memory", memory, KeysValues, "a pair of KeysValues")
-            memory.check(*self._sizes, "the cache", self._keys)
+            checks.kind("memory", memory, KeysValues, "a pair of KeysValues")
+            checks.keys_values(*memory, self._sizes, "the cache", self._keys)
         self.memory, self.max_len = memory, max_len
         source = None if memory is None else memory.key.shape[2]
         self.kind = (source, *self._sizes, self._keys.dtype, self._keys.device)  # one in all layers
@@ -90,21 +79,13 @@ class KVCache:
         Returns: Views into the cache: no copies, valid until the next `append` or `select`.
         Raises: ValueError if they don't fit the cache, or it is full.
         """
-        KeysValues(key, value).check(*self._sizes, "the cache", self._keys)
-        self.check_room(key.shape[2])
+        checks.keys_values(key, value, self._sizes, "the cache", self._keys)
+        checks.room(self.length, self.max_len, key.shape[2])
         end = self.length + key.shape[2]
         self._keys[:, :, self.length : end] = key
         self._values[:, :, self.length : end] = value
         self.length = end
         return KeysValues(self._keys[:, :, :end], self._values[:, :, :end])
-
-    def check_room(self, new: int) -> None:
-        """Refuse more new positions than there is room for."""
-        if self.length + new > self.max_len:
-            raise ValueError(
-                f"the cache holds {self.length} of {self.max_len} positions; {new} more don't "
-                "fit. Make it larger, or start anew."
-            )
 
     def select(self, rows: Int[Tensor, " batch"]) -> None:
         """Let each sequence go on from the past of another, as beam search needs it.
@@ -114,13 +95,7 @@ class KVCache:
 
         Raises: ValueError if rows isn't one number for each sequence.
         """
-        check_whole_tensor("rows", rows)
-        batch, device = self._keys.shape[0], self._keys.device
-        right = rows.shape == (batch,) and rows.device == device
-        if not right or not (rows.is_meta or 0 <= rows.min() <= rows.max() < batch):
-            raise ValueError(
-                f"rows must name one of the {batch} sequences for each of them, on {device}; it is {rows}."
-            )
+        checks.rows_of("rows", rows, self._keys)
         rows = rows.long()  # uint8 would be read as a mask
         for kept in (self._keys, self._values):
             kept[:, :, : self.length] = kept[rows, :, : self.length]

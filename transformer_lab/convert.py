@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from transformer_lab.checks import check_above, check_floating, check_kind, check_whole
+from transformer_lab import checks
 from transformer_lab.feedforward import FeedForward, GatedFeedForward
 from transformer_lab.models.bert import (
     Bert,
@@ -144,7 +144,7 @@ def to_hugging_face(model: nn.Module) -> dict[str, Tensor]:
 
 def _canonical(state_dict: Mapping[str, Tensor], names: _Names) -> dict[str, Tensor]:
     """Without what is ignored, with the names as this file has them."""
-    check_kind("state_dict", state_dict, Mapping, "a mapping, such as a dict")
+    checks.kind("state_dict", state_dict, Mapping, "a mapping, such as a dict")
     known = {pair.theirs for pair in names.pairs} | set(names.copies)
     theirs = {}
     for given, tensor in state_dict.items():
@@ -224,8 +224,8 @@ def half_to_interleaved(weight: Rows, num_heads: int) -> Rows:
 def _with_axes_swapped(weight: Tensor, axes: tuple[int, int, int]) -> Tensor:
     """The rows seen as these axes, a head's pairs and the two of a pair, of which the last two change places."""
     num_heads = axes[0]
-    check_whole("num_heads", num_heads)
-    check_floating("weight", weight)
+    checks.whole("num_heads", num_heads)
+    checks.floating("weight", weight)
     if weight.dim() == 0 or weight.shape[0] % (2 * num_heads):
         raise ValueError(
             f"the rows of weight must make {num_heads} heads of even width; its shape is "
@@ -505,7 +505,7 @@ def _rotary(settings: Mapping[str, Any]) -> Callable[[int], RotaryEmbedding]:
     }
     for part in (settings.get("rope_scaling"), settings.get("rope_parameters")):
         scaling |= {name: value for name, value in (part or {}).items() if value is not None}
-    check_above("rope_theta", scaling["rope_theta"], 1)
+    checks.above("rope_theta", scaling["rope_theta"], 1)
     _expect(scaling, partial_rotary_factor=1.0, truncate=True)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind not in _ROTARY:
@@ -594,7 +594,7 @@ def _get(settings: Mapping[str, Any], name: str, default: Any = None) -> Any:
 
 def _size(settings: Mapping[str, Any], name: str, default: int | None = None) -> int:
     size: int = _get(settings, name, default)
-    check_whole(name, size)
+    checks.whole(name, size)
     return size
 
 
@@ -605,7 +605,7 @@ def _sizes(settings: Mapping[str, Any], **names: str) -> dict[str, Any]:
 
 def _expect(settings: Mapping[str, Any], **only: Any) -> None:
     """Refuse settings that ask for what our models haven't got; what is left out counts as right."""
-    check_kind("settings", settings, Mapping, "a mapping, such as a dict")
+    checks.kind("settings", settings, Mapping, "a mapping, such as a dict")
     for name, value in only.items():
         if settings.get(name, value) != value:
             raise ValueError(f"{name} must be {value!r} for this model; it is {settings[name]!r}.")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transformer_lab.checks import check_above, check_kind, check_projected, check_whole
+from transformer_lab import checks
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -34,16 +34,16 @@ class FeedForward(nn.Module):
         self, d_model: int, d_ff: int, activation: Activation, *, bias: bool = False
     ) -> None:
         super().__init__()
-        check_whole("d_model", d_model)
-        check_whole("d_ff", d_ff)
-        check_kind("activation", activation, Callable, "a function such as F.gelu")
+        checks.whole("d_model", d_model)
+        checks.whole("d_ff", d_ff)
+        checks.kind("activation", activation, Callable, "a function such as F.gelu")
         self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The vectors that come out, one for each that goes in."""
-        check_projected("x", x, self.up_proj.weight)
+        checks.projected("x", x, self.up_proj.weight)
         return self.down_proj(self.activation(self.up_proj(x)))
 
 
@@ -68,7 +68,7 @@ class GatedFeedForward(FeedForward):
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The vectors that come out, one for each that goes in."""
-        check_projected("x", x, self.up_proj.weight)
+        checks.projected("x", x, self.up_proj.weight)
         return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -88,8 +88,8 @@ def llama_ffn_width(d_model: int, multiple_of: int = 256, multiplier: float = 1.
     >>> llama_ffn_width(4096)
     11008
     """
-    check_whole("d_model", d_model)
-    check_whole("multiple_of", multiple_of)
-    check_above("multiplier", multiplier)
+    checks.whole("d_model", d_model)
+    checks.whole("multiple_of", multiple_of)
+    checks.above("multiplier", multiplier)
     width = int(multiplier * (8 * d_model // 3))
     return math.ceil(width / multiple_of) * multiple_of

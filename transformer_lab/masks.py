@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from transformer_lab.checks import check_tensor, check_whole, check_whole_tensor
+from transformer_lab import checks
 
 
 class CausalMask(Tensor):
@@ -76,8 +76,8 @@ def causal_mask(
             [ True,  True,  True]])
     """
     key_len = query_len if key_len is None else key_len
-    check_whole("query_len", query_len, 0)
-    check_whole("key_len", key_len, 0)
+    checks.whole("query_len", query_len, 0)
+    checks.whole("key_len", key_len, 0)
     if key_len < query_len:
         raise ValueError(
             f"a causal mask needs a key for each query: query_len={query_len}, key_len={key_len}. "
@@ -103,8 +103,8 @@ def padding_mask(
     tensor([[ True, False, False],
             [ True,  True,  True]])
     """
-    check_whole("max_len", max_len, 0)
-    _check_lengths("lengths", lengths, max_len)
+    checks.whole("max_len", max_len, 0)
+    checks.lengths("lengths", lengths, max_len)
     return (torch.arange(max_len, device=lengths.device) < lengths[:, None])[:, None, None, :]
 
 
@@ -121,12 +121,7 @@ def token_mask(is_token: Bool[Tensor, "batch key"]) -> Bool[Tensor, "batch 1 1 k
     >>> token_mask(torch.tensor([[False, True]]))
     tensor([[[[False,  True]]]])
     """
-    check_tensor("is_token", is_token)
-    if is_token.dim() != 2 or is_token.dtype != torch.bool:
-        raise ValueError(
-            f"is_token must be boolean with axes (batch, key), True = a token; it has shape "
-            f"{tuple(is_token.shape)} and holds {is_token.dtype}."
-        )
+    checks.token_rows("is_token", is_token)
     return is_token[:, None, None, :]
 
 
@@ -147,8 +142,8 @@ def prefix_mask(prefix_lengths: Int[Tensor, " batch"], n: int) -> Bool[Tensor, "
             [ True,  True, False],
             [ True,  True,  True]])
     """
-    check_whole("n", n, 0)
-    _check_lengths("prefix_lengths", prefix_lengths, n)
+    checks.whole("n", n, 0)
+    checks.lengths("prefix_lengths", prefix_lengths, n)
     return causal_mask(n, device=prefix_lengths.device) | padding_mask(prefix_lengths, n)
 
 
@@ -173,22 +168,7 @@ def sliding_window_mask(
             [ True,  True, False],
             [False,  True,  True]])
     """
-    check_whole("n", n, 0)
-    check_whole("window", window)
+    checks.whole("n", n, 0)
+    checks.whole("window", window)
     causal = causal_mask(n, device=device)
     return causal & causal.triu(1 - window)
-
-
-def _check_lengths(name: str, lengths: Tensor, most: int) -> None:
-    check_whole_tensor(name, lengths)
-    if lengths.dim() != 1:
-        raise ValueError(
-            f"{name} must be a row of integers, one for each sequence; its shape is {tuple(lengths.shape)}."
-        )
-    if lengths.is_meta or lengths.numel() == 0:
-        return
-    smallest, largest = int(lengths.min()), int(lengths.max())
-    if smallest < 0 or largest > most:
-        raise ValueError(
-            f"{name} must lie between 0 and {most}, the padded length; it goes from {smallest} to {largest}."
-        )

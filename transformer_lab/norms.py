@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import LayerNorm
 
-from transformer_lab.checks import check_above, check_features, check_whole
+from transformer_lab import checks
 
 __all__ = ["LayerNorm", "RMSNorm"]
 
@@ -36,13 +36,13 @@ class RMSNorm(nn.Module):
 
     def __init__(self, d_model: int, eps: float = 1e-6) -> None:
         super().__init__()
-        check_whole("d_model", d_model)
-        check_above("eps", eps)
+        checks.whole("d_model", d_model)
+        checks.above("eps", eps)
         self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The normalised vectors."""
-        check_features("x", x, self.weight)
+        checks.features("x", x, self.weight)
         # A generated token needs no gradient, and `apply` takes longer than its norm.
         normalise = _Normalise.apply if torch.is_grad_enabled() else _Normalise.forward
         return normalise(x, self.weight, self.eps)

@@ -20,7 +20,7 @@ from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from transformer_lab.checks import check_kind, check_whole
+from transformer_lab import checks
 
 Table = torch.Tensor | np.ndarray | Sequence[Sequence[float]]
 Labels = Sequence[str] | Sequence[int]
@@ -290,7 +290,7 @@ def slider(
 
     Raises: TypeError if draw is no function, or values no list; ValueError if there are no values.
     """
-    check_kind("draw", draw, Callable, "a function of one setting")
+    checks.kind("draw", draw, Callable, "a function of one setting")
     values, frames = _as_list("values", values), []
     if not values:
         raise ValueError("values must hold at least one setting to draw; it is [].")
@@ -310,7 +310,7 @@ def palette_png(png: bytes, colours: int = 256) -> bytes:
 
     Raises: ValueError if png is no picture, or colours too many; TypeError if colours is no whole number.
     """
-    check_whole("colours", colours)
+    checks.whole("colours", colours)
     if colours > 256:
         raise ValueError(f"colours must be at most 256; it is {colours}.")
     try:

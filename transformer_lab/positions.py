@@ -5,30 +5,21 @@ Learned absolute positions need nothing of this module: they are an `nn.Embeddin
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from transformer_lab.checks import (
-    check_above,
-    check_device,
-    check_floating,
-    check_kind,
-    check_tensor,
-    check_whole,
-    check_whole_tensor,
-)
+from transformer_lab import checks
 
 Device: TypeAlias = torch.device | str | None
 Frequencies: TypeAlias = Float[Tensor, " pairs"]  # radians from one position to the next
 Features: TypeAlias = Float[Tensor, "*batch seq d_rotary"]
 OfPairs: TypeAlias = Float[Tensor, "*#batch #seq pairs"]  # a number for each pair of features
 ScoreBias: TypeAlias = Float[Tensor, "1 heads {query_len} {key_len}"]
-Distances: TypeAlias = Int[
-    Tensor, "*shape"
-]  # position of the key less that of the query, in tokens
+# Position of the key less that of the query, in tokens.
+Distances: TypeAlias = Int[Tensor, "*shape"]
 Rotation: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -50,8 +41,8 @@ def sinusoidal_positions(
     >>> sinusoidal_positions(2, 4)[1]
     tensor([0.8415, 0.5403, 0.0100, 0.9999])
     """
-    check_whole("num_positions", num_positions, 0)
-    _check_even("d_model", d_model)
+    checks.whole("num_positions", num_positions, 0)
+    checks.even("d_model", d_model)
     positions = torch.arange(num_positions, device=device)
     angles = torch.outer(positions, rope_frequencies(d_model).to(positions.device))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
@@ -73,11 +64,32 @@ def rotate_half(x: Features, cos: OfPairs, sin: OfPairs) -> Features:
     >>> rotate_half(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2), torch.ones(1, 2))
     tensor([[-3., -4.,  1.,  2.]])
     """
-    _check_pairs(x, cos, sin)
-    a, b = x.chunk(2, dim=-1)
+    checks.pairs(x, cos, sin)
     # The same for all of x at once: fewer passes over it.
     cos, sin = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
-    return torch.addcmul(x * cos, torch.cat([b, a], dim=-1), sin)
+    plain = cos.requires_grad or sin.requires_grad or not torch.is_grad_enabled()
+    turn: Rotation = _Turn.forward if plain else _Turn.apply
+    return turn(x, cos, sin)
+
+
+class _Turn(torch.autograd.Function):
+    """The backward pass of a turn is the turn back: half the time of what autograd makes of its parts."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        turn: Rotation = _Turn.apply
+        return turn(grad, cos, -sin), None, None
 
 
 def rotate_interleaved(x: Features, cos: OfPairs, sin: OfPairs) -> Features:
@@ -93,7 +105,7 @@ def rotate_interleaved(x: Features, cos: OfPairs, sin: OfPairs) -> Features:
     >>> rotate_interleaved(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2), torch.ones(1, 2))
     tensor([[-2.,  1., -4.,  3.]])
     """
-    _check_pairs(x, cos, sin)
+    checks.pairs(x, cos, sin)
     a, b = x[..., 0::2], x[..., 1::2]
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
 
@@ -106,8 +118,7 @@ class RotaryEmbedding(nn.Module):
     rotary). It holds no parameters: one instance serves all layers.
 
     Args:
-        frequencies: Radians that each pair turns from one position to the next, made by `rope_frequencies`
-            or, for a longer context, `interpolated`, `ntk_aware`, `yarn` or `llama3_frequencies`.
+        frequencies: Radians from one position to the next, of each pair: `rope_frequencies`, `yarn`, …
         rotate: Which features form a pair: `rotate_half` or `rotate_interleaved`.
         attention_factor: Length of a turned vector over its length before; 1 but for YaRN.
 
@@ -124,9 +135,9 @@ class RotaryEmbedding(nn.Module):
         self, frequencies: Frequencies, rotate: Rotation = rotate_half, attention_factor: float = 1
     ) -> None:
         super().__init__()
-        _check_frequencies(frequencies)
-        check_above("attention_factor", attention_factor)
-        check_kind("rotate", rotate, Callable, "a function such as rotate_half")
+        checks.frequencies(frequencies)
+        checks.above("attention_factor", attention_factor)
+        checks.kind("rotate", rotate, Callable, "a function such as rotate_half")
         self.rotate, self.attention_factor = rotate, attention_factor
         self.d_rotary = 2 * len(frequencies)
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -142,16 +153,16 @@ class RotaryEmbedding(nn.Module):
 
         Raises: ValueError if shapes, dtypes or devices don't fit together.
         """
-        check_floating("x", x)
+        checks.floating("x", x)
         if x.dim() < 2 or x.shape[-1] < self.d_rotary:
             raise ValueError(
                 f"x must have the axes (…, positions, features), with at least the {self.d_rotary} features "
                 f"that are turned; its shape is {tuple(x.shape)}."
             )
         if isinstance(positions, Tensor):
-            _check_positions(positions, x)
+            checks.positions(positions, x)
         else:
-            check_whole("positions", positions, 0)
+            checks.whole("positions", positions, 0)
             positions = torch.arange(positions, positions + x.shape[-2], device=x.device)
         # In float32 whatever x is: in half precision neither position 4,097 nor its angle exists.
         angles = positions[..., None] * self.frequencies.to(x.device)
@@ -178,8 +189,7 @@ def rope_frequencies(d_rotary: int, base: float = 10_000.0) -> Frequencies:
 
     Args:
         d_rotary: Number of features that are turned, two a pair; even.
-        base: How much slower the last pair turns than the first, nearly; above 1. Larger for longer contexts
-            (500,000 in Llama 3).
+        base: How much slower the last pair turns than the first, nearly; above 1 (500,000 in Llama 3).
 
     Returns: Float32 on the CPU, even under `torch.device("meta")`: no checkpoint brings them later.
     Raises: ValueError if d_rotary is not a positive even number, or base is not above 1.
@@ -188,8 +198,8 @@ def rope_frequencies(d_rotary: int, base: float = 10_000.0) -> Frequencies:
     >>> rope_frequencies(4)
     tensor([1.0000, 0.0100])
     """
-    _check_even("d_rotary", d_rotary)
-    check_above("base", base, 1)
+    checks.even("d_rotary", d_rotary)
+    checks.above("base", base, 1)
     exponents = torch.arange(0, d_rotary, 2, dtype=torch.float32, device="cpu") / d_rotary
     # Division last, as in the code that LLaMA was trained with: the same bits, not only the same formula.
     return 1.0 / base**exponents
@@ -210,8 +220,8 @@ def interpolated(frequencies: Frequencies, factor: float) -> Frequencies:
     >>> interpolated(rope_frequencies(4), 2.0)
     tensor([0.5000, 0.0050])
     """
-    _check_frequencies(frequencies)
-    _check_factor(factor)
+    checks.frequencies(frequencies)
+    checks.stretch("factor", factor)
     return frequencies / factor
 
 
@@ -231,9 +241,9 @@ def ntk_aware(d_rotary: int, base: float, factor: float) -> Frequencies:
     >>> ntk_aware(4, 10_000.0, 2.0)
     tensor([1.0000, 0.0050])
     """
-    check_whole("d_rotary", d_rotary, 4)
-    check_above("base", base, 1)
-    _check_factor(factor)
+    checks.whole("d_rotary", d_rotary, 4)
+    checks.above("base", base, 1)
+    checks.stretch("factor", factor)
     return rope_frequencies(d_rotary, base * factor ** (d_rotary / (d_rotary - 2)))
 
 
@@ -266,10 +276,10 @@ def yarn(
     tensor([1.0000, 0.7500, 0.5000, 0.2500])
     """
     frequencies = rope_frequencies(d_rotary, base)
-    _check_factor(factor)
-    check_whole("original_length", original_length)
-    check_above("beta_slow", beta_slow)
-    check_above("beta_fast", beta_fast, beta_slow)
+    checks.stretch("factor", factor)
+    checks.whole("original_length", original_length)
+    checks.above("beta_slow", beta_slow)
+    checks.above("beta_fast", beta_fast, beta_slow)
 
     def pair_with(turns: float) -> float:  # the pair, with fractions, that makes so many turns
         return d_rotary * math.log(original_length / (turns * math.tau)) / (2 * math.log(base))
@@ -297,7 +307,7 @@ def yarn_attention_factor(factor: float) -> float:
     >>> round(yarn_attention_factor(8.0), 4)
     1.2079
     """
-    _check_factor(factor)
+    checks.stretch("factor", factor)
     return 0.1 * math.log(factor) + 1.0
 
 
@@ -326,11 +336,11 @@ def llama3_frequencies(
     >>> llama3_frequencies(torch.tensor([1.0, 0.002, 0.0001])) / torch.tensor([1.0, 0.002, 0.0001])
     tensor([1.0000, 0.5939, 0.1250])
     """
-    _check_frequencies(frequencies)
-    _check_factor(factor)
-    check_whole("original_length", original_length)
-    check_above("low", low)
-    check_above("high", high, low)
+    checks.frequencies(frequencies)
+    checks.stretch("factor", factor)
+    checks.whole("original_length", original_length)
+    checks.above("low", low)
+    checks.above("high", high, low)
     turns = original_length * frequencies / math.tau
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return (1 - kept) * frequencies / factor + kept * frequencies
@@ -352,7 +362,7 @@ def alibi_slopes(num_heads: int, *, device: Device = None) -> Float[Tensor, " {n
     >>> alibi_slopes(3)
     tensor([0.0625, 0.0039, 0.2500])
     """
-    check_whole("num_heads", num_heads)
+    checks.whole("num_heads", num_heads)
     whole = 2 ** (num_heads.bit_length() - 1)
     steps = [8 * head / whole for head in range(1, whole + 1)]
     steps += [4 * head / whole for head in range(1, 2 * (num_heads - whole), 2)]
@@ -405,8 +415,8 @@ def relative_position_bucket(
     >>> relative_position_bucket(torch.tensor([-128, -20, -3, 0, 3]), bidirectional=True)
     tensor([15, 10,  3,  0, 19])
     """
-    _check_buckets(num_buckets, max_distance, bidirectional)
-    check_whole_tensor("distance", distance)
+    checks.buckets(num_buckets, max_distance, bidirectional)
+    checks.whole_tensor("distance", distance)
     first: Tensor | int = 0
     if bidirectional:
         num_buckets //= 2
@@ -441,8 +451,8 @@ class RelativePositionBias(nn.Module):
         self, num_heads: int, num_buckets: int = 32, max_distance: int = 128, *, bidirectional: bool
     ) -> None:
         super().__init__()
-        check_whole("num_heads", num_heads)
-        _check_buckets(num_buckets, max_distance, bidirectional)
+        checks.whole("num_heads", num_heads)
+        checks.buckets(num_buckets, max_distance, bidirectional)
         self.table = nn.Embedding(num_buckets, num_heads)
         self.num_buckets, self.max_distance = num_buckets, max_distance
         self.bidirectional = bidirectional
@@ -457,60 +467,7 @@ class RelativePositionBias(nn.Module):
 
 def _distances(query_len: int, key_len: int, device: Device) -> Tensor:
     """Position of each key less that of each query, the queries being the last positions."""
-    check_whole("query_len", query_len, 0)
-    check_whole("key_len", key_len, query_len)
+    checks.whole("query_len", query_len, 0)
+    checks.whole("key_len", key_len, query_len)
     keys = torch.arange(key_len, device=device)
     return keys - keys[key_len - query_len :, None]
-
-
-def _check_even(name: str, number: int) -> None:
-    check_whole(name, number, 2)
-    if number % 2:
-        raise ValueError(f"{name} must be even, for features go in pairs; it is {number}.")
-
-
-def _check_factor(factor: float) -> None:
-    check_above("factor", factor)
-    if factor < 1:
-        raise ValueError(f"factor is new length over old, at least 1; is {factor} its inverse?")
-
-
-def _check_frequencies(frequencies: Tensor) -> None:
-    check_tensor("frequencies", frequencies)
-    if frequencies.dim() != 1 or frequencies.dtype != torch.float32 or len(frequencies) == 0:
-        raise ValueError(
-            "frequencies must be a row of float32, one for each pair of features; it has shape "
-            f"{tuple(frequencies.shape)} and holds {frequencies.dtype}."
-        )
-
-
-def _check_positions(positions: Tensor, x: Tensor) -> None:
-    check_whole_tensor("positions", positions)
-    fitting = [x.shape[-2:-1], x.shape[:1] + x.shape[-2:-1], torch.Size([1, x.shape[-2]])]
-    if positions.shape not in fitting[: 3 if x.dim() > 2 else 1]:
-        raise ValueError(
-            "positions must have the shape (seq,) or (batch, seq), to go with x of shape "
-            f"{tuple(x.shape)}; its shape is {tuple(positions.shape)}."
-        )
-    check_device("positions", positions, "x", x)
-
-
-def _check_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> None:
-    for name, tensor in (("x", x), ("cos", cos), ("sin", sin)):
-        check_floating(name, tensor)
-        check_device(name, tensor, "x", x)
-    same = 0 < cos.dim() <= x.dim() and cos.shape == sin.shape and x.shape[-1] == 2 * cos.shape[-1]
-    axes = zip(cos.shape[-2::-1], x.shape[-2::-1], strict=False)
-    if not same or any(mine not in (1, its) for mine, its in axes):
-        raise ValueError(
-            "there must be a cosine and a sine for each pair of features, which add no axes: x has shape "
-            f"{tuple(x.shape)}, cos {tuple(cos.shape)}, sin {tuple(sin.shape)}."
-        )
-
-
-def _check_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -> None:
-    directions = 2 if bidirectional else 1
-    check_whole("num_buckets", num_buckets, 2 * directions)
-    if num_buckets % directions:
-        raise ValueError(f"num_buckets must be even, half for each side; it is {num_buckets}.")
-    check_whole("max_distance", max_distance, num_buckets // directions // 2 + 1)

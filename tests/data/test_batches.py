@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from transformer_lab.data import Completions, Pairs, Windows, split
+from transformer_lab.data import Completions, Pairs, Passes, Windows, split
 
 PAIRS = [([n + 10] * (n % 4 + 1), [n + 50] * (n % 3)) for n in range(7)]
 
@@ -115,6 +115,55 @@ def test_sequential_predicts_each_token_once(length, context, batch):
     whole = (length - 1) // context * context
     assert inputs == list(range(whole))
     assert targets == list(range(1, whole + 1))
+
+
+def starts_of(passes, steps):
+    return [passes(step)[0][:, 0].tolist() for step in range(steps)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 7), st.integers(0, 60), st.integers(1, 5), st.integers(0, 3))
+def test_a_pass_reads_each_token_once_whatever_the_batch(context, more, batch, seed):
+    length = context + 1 + more
+    passes = Passes(list(range(length)), context=context, batch=batch, seed=seed)
+    windows = max((length - 1) // context - 1, 1)
+    drawn = [start for step in starts_of(passes, 3 * windows) for start in step]
+    begins = set()
+    for number in range(3 * batch):  # so many passes are in so many steps
+        one = sorted(drawn[number * windows : (number + 1) * windows])
+        assert one == list(range(one[0], one[0] + windows * context, context))
+        assert one[-1] + context + 1 <= length  # the last target is there
+        begins.add(one[0])
+    assert len(begins) <= length - windows * context
+
+
+def test_passes_differ_in_place_and_order_and_by_the_seed():
+    passes = Passes(list(range(1000)), context=10, batch=98)
+    first, second = starts_of(passes, 2)  # a pass each
+    assert first != sorted(first)
+    assert {start % 10 for start in first} != {start % 10 for start in second}
+    assert [s - min(first) for s in first] != [s - min(second) for s in second]
+    assert first != starts_of(Passes(list(range(1000)), context=10, batch=98, seed=1), 1)[0]
+    begins = {min(step) for step in starts_of(passes, 200)}
+    assert begins == set(range(20))  # each place within reach comes first at some time
+
+
+def test_a_batch_of_passes_is_a_function_of_its_step():
+    ids = list(range(200))
+    passes = Passes(ids, context=6, batch=7)
+    forward = [passes(step) for step in range(30)]
+    passes = Passes(ids, context=6, batch=7)
+    for step in reversed(range(30)):
+        assert equal(passes(step), forward[step])
+    for inputs, targets in forward:
+        assert equal(targets, inputs + 1)
+    assert equal(next(passes.sequential()), next(Windows(ids, context=6, batch=7).sequential()))
+
+
+@pytest.mark.parametrize(("step", "kind"), [(-1, ValueError), (0.5, TypeError), (True, TypeError)])
+def test_passes_refuse_what_is_no_step(step, kind):
+    with pytest.raises(kind, match="step"):
+        Passes(list(range(50)), context=4, batch=3)(step)
 
 
 @pytest.mark.parametrize("largest", [255, 256, 32767, 32768, 2**31 - 1, 2**31, 2**40])

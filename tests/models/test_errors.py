@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tests.models.small import CONFIGS, DECODERS, MODELS, call, ids
 from transformer_lab.models.bert import BertForClassification
-from transformer_lab.models.common import EncoderDecoder, Preset
+from transformer_lab.models.common import EncoderDecoder
 from transformer_lab.models.llama import LlamaConfig
+from transformer_lab.models.settings import Preset
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 
@@ -166,7 +167,10 @@ def test_memory_and_caches_are_told_apart(name):
 
 def test_what_each_encoder_decoder_has_to_bring():
     class Unfinished(EncoderDecoder):
-        pass
+        def __init__(self) -> None:
+            super().__init__()
+            self.token_embedding = torch.nn.Embedding(50, 16)
+            self.encoder = self.decoder = torch.nn.ModuleList()
 
     with pytest.raises(NotImplementedError):
         Unfinished().encode(ids())
@@ -194,7 +198,8 @@ def test_glm():
     with pytest.raises(ValueError, match=r"^positions must go with the tokens"):
         model(ids(), places[:1], zeros, prefix)
     with pytest.raises(
-        ValueError, match="one prefix length for each of the 2 sequences; there are 1"
+        ValueError,
+        match="prefix_lengths must hold one number for each of the 2 sequences; it holds 1",
     ):
         model(ids(), places, zeros, prefix[:1])
     with pytest.raises(ValueError, match="prefix_lengths must lie between 0 and 7"):

@@ -9,7 +9,7 @@ from transformer_lab.data.arithmetic import (
     arithmetic_pairs,
     read_answer,
 )
-from transformer_lab.data.batches import Completions, PairBatch, Pairs, Windows, split
+from transformer_lab.data.batches import Completions, PairBatch, Pairs, Passes, Windows, split
 from transformer_lab.data.blanks import BlankInfilling, blank_infilling
 from transformer_lab.data.dates import (
     CHINESE,
@@ -43,6 +43,7 @@ __all__ = [
     "Grammar",
     "PairBatch",
     "Pairs",
+    "Passes",
     "Rule",
     "Windows",
     "agreement",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 
 MOST_DIGITS = 1000  # of an answer that is read back; what is longer isn't one
 _NUMBER = r"(?:0|[1-9][0-9]*)"
@@ -104,8 +104,8 @@ class Arithmetic:
 
         Raises: ValueError if an operand is negative.
         """
-        check_whole("first", first, 0)
-        check_whole("second", second, 0)
+        checks.whole("first", first, 0)
+        checks.whole("second", second, 0)
         return f"{first}{self.symbol}{second}="
 
     def completion(self, first: int, second: int) -> str:
@@ -117,10 +117,10 @@ class Arithmetic:
 
         Raises: ValueError if an operand or the result is negative.
         """
-        check_whole("first", first, 0)
-        check_whole("second", second, 0)
+        checks.whole("first", first, 0)
+        checks.whole("second", second, 0)
         result = self.result(first, second)
-        check_whole(f"the result of {first}{self.symbol}{second}", result, 0)
+        checks.whole(f"the result of {first}{self.symbol}{second}", result, 0)
         return f"{self.steps(first, second)}{result}"
 
     def is_right(self, text: str) -> bool:
@@ -203,11 +203,11 @@ def arithmetic_pairs(
     """
     if not isinstance(task, Arithmetic):
         raise TypeError(f"task must be an Arithmetic, such as ADDITION; it is {task!r:.60}.")
-    check_whole("train", train, 1)
-    check_whole("validation", validation, 1)
-    check_whole("smallest", smallest, 0)
-    check_whole("largest", largest, smallest)
-    check_whole("seed", seed, 0)
+    checks.whole("train", train, 1)
+    checks.whole("validation", validation, 1)
+    checks.whole("smallest", smallest, 0)
+    checks.whole("largest", largest, smallest)
+    checks.whole("seed", seed, 0)
     numbers = largest - smallest + 1
     possible = numbers * (numbers + 1) // 2
     if train + validation > possible:

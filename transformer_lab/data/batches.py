@@ -7,6 +7,7 @@ run that stops and goes on sees the same batches, and nothing about the data has
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Int64, Integer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 
 Row = TypeVar("Row", Tensor, np.ndarray, list[int], str)
 Ids: TypeAlias = Sequence[int] | Integer[Tensor, " _"] | Integer[np.ndarray, " _"]
@@ -46,7 +47,7 @@ def split(ids: Row, train: float = 0.9, context: int = 0) -> tuple[Row, Row]:
         raise TypeError(f"train must be a number between 0 and 1; it is {train!r}.")
     if not 0 < train < 1:
         raise ValueError(f"train must lie between 0 and 1, both left out; it is {train}.")
-    check_whole("context", context, 0)
+    checks.whole("context", context, 0)
     cut = round(train * len(ids))
     parts = {"training": ids[:cut], "validation": ids[cut:]}
     for name, part in parts.items():
@@ -87,9 +88,9 @@ class Windows:
         seed: int = 0,
         device: torch.device | str | None = None,
     ) -> None:
-        check_whole("context", context, 1)
-        check_whole("batch", batch, 1)
-        check_whole("seed", seed, 0)
+        checks.whole("context", context, 1)
+        checks.whole("batch", batch, 1)
+        checks.whole("seed", seed, 0)
         row = _row(ids)
         if len(row) < context + 1:
             raise ValueError(
@@ -135,6 +136,34 @@ class Windows:
         return self._ids[places].long(), self._ids[places + 1].long()
 
 
+class Passes(Windows):
+    """Windows without repeats: each pass over the row reads every token once, in an order of its own.
+
+    Windows that are drawn one by one leave 1/e of the tokens unread by the time that as many were read
+    as there are. Here a pass begins at a random place within the first window, cuts the row from there
+    into windows side by side, and shuffles them; so it misses less than two windows, at the ends. Which
+    windows batch k has depends on the seed and on k alone. Arguments and errors as for `Windows`.
+
+    >>> passes = Passes(range(1, 101), context=9, batch=10)
+    >>> inputs, _ = passes(step=0)
+    >>> len(set(inputs.flatten().tolist()))
+    90
+    """
+
+    def __call__(
+        self, step: int
+    ) -> tuple[Int64[Tensor, "batch context"], Int64[Tensor, "batch context"]]:
+        """The batch of one step; see `Windows`."""
+        checks.whole("step", step, 0)
+        # One token is a target only, and with it goes room for the random place to begin.
+        windows = max((len(self._ids) - 1) // self.context - 1, 1)
+        first = step * self.batch
+        places = [divmod(number, windows) for number in range(first, first + self.batch)]
+        last = len(self._ids) - 1 - self.context
+        starts = [_order(self.seed, number, windows, self.context, last)[k] for number, k in places]
+        return self._cut(starts)
+
+
 class PairBatch(NamedTuple):
     """A batch for an encoder-decoder, padded on the right.
 
@@ -164,8 +193,8 @@ class _Examples(ABC, Generic[Batch]):
         seed: int,
         device: torch.device | str | None,
     ) -> None:
-        check_whole("batch", batch, 1)
-        check_whole("seed", seed, 0)
+        checks.whole("batch", batch, 1)
+        checks.whole("seed", seed, 0)
         self.batch, self.seed, self.device = batch, seed, device
         self._pairs = [_pair(number, pair) for number, pair in enumerate(pairs)]
         if not self._pairs:
@@ -228,9 +257,9 @@ class Pairs(_Examples[PairBatch]):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(pairs, batch=batch, seed=seed, device=device)
-        check_whole("start_id", start_id, 0)
-        check_whole("end_id", end_id, 0)
-        check_whole("pad_id", pad_id, 0)
+        checks.whole("start_id", start_id, 0)
+        checks.whole("end_id", end_id, 0)
+        checks.whole("pad_id", pad_id, 0)
         self.start_id, self.end_id, self.pad_id = start_id, end_id, pad_id
 
     def _collate(self, pairs: Sequence[tuple[list[int], list[int]]]) -> PairBatch:
@@ -279,8 +308,8 @@ class Completions(_Examples[tuple[Int64[Tensor, "batch seq"], Int64[Tensor, "bat
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(pairs, batch=batch, seed=seed, device=device)
-        check_whole("end_id", end_id, 0)
-        check_whole("pad_id", pad_id, 0)
+        checks.whole("end_id", end_id, 0)
+        checks.whole("pad_id", pad_id, 0)
         self.end_id, self.pad_id = end_id, pad_id
 
     def _collate(self, pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
@@ -292,8 +321,18 @@ class Completions(_Examples[tuple[Int64[Tensor, "batch seq"], Int64[Tensor, "bat
         return self._pad(inputs, self.pad_id), self._pad(targets, IGNORED)
 
 
+@lru_cache(maxsize=4)  # shuffling a long text anew at each step would take longer than the step
+def _order(seed: int, number: int, windows: int, context: int, last: int) -> list[int]:
+    """Where the windows of one pass begin, in its order; none begins behind `last`."""
+    chance = random.Random(f"{seed}/pass {number}")
+    begin = chance.randint(0, last - (windows - 1) * context)
+    starts = [begin + window * context for window in range(windows)]
+    chance.shuffle(starts)
+    return starts
+
+
 def _generator(seed: int, step: int) -> random.Random:
-    check_whole("step", step, 0)
+    checks.whole("step", step, 0)
     # From a text, so that no two pairs give the same: torch's generator on the CPU would keep 32 bits.
     return random.Random(f"{seed}/{step}")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 
 CHINESE_DIGITS = "〇一二三四五六七八九"
 
@@ -237,9 +237,9 @@ def date_pairs(
     >>> validation
     [('Mittwoch, den 19. November 2014', '2014-11-19')]
     """
-    check_whole("train", train, 1)
-    check_whole("validation", validation, 1)
-    check_whole("seed", seed, 0)
+    checks.whole("train", train, 1)
+    checks.whole("validation", validation, 1)
+    checks.whole("seed", seed, 0)
     if not styles:
         raise ValueError("styles must hold at least one DateStyle; there is none.")
     if isinstance(held_out, bool) or not isinstance(held_out, (int, float)):

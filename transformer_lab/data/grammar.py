@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 
 Ids: TypeAlias = Iterable[int] | Integer[Tensor, " tokens"] | Integer[np.ndarray, " tokens"]
 Stack: TypeAlias = tuple[str, ...]
@@ -126,8 +126,8 @@ class Grammar:
 
         Raises: ValueError if length is below 1 or seed is negative.
         """
-        check_whole("length", length, 1)
-        check_whole("seed", seed, 0)
+        checks.whole("length", length, 1)
+        checks.whole("seed", seed, 0)
         uniform = random.Random(seed).random
         choices = []
         for edges in self._edges:

@@ -1,6 +1,6 @@
 """Two small languages with long dependencies: nested brackets, and English with verbs that agree."""
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 from transformer_lab.data.grammar import Grammar, Rule
 
 BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"))
@@ -28,8 +28,8 @@ def brackets(depth: int = 4, kinds: int = 2) -> Grammar:
     >>> language.decode(language.sample(10, seed=10))
     '[ x x ] [ ( x ) x ]'
     """
-    check_whole("depth", depth, 1)
-    check_whole("kinds", kinds, 1)
+    checks.whole("depth", depth, 1)
+    checks.whole("kinds", kinds, 1)
     if kinds > len(BRACKETS):
         raise ValueError(f"kinds must be at most {len(BRACKETS)}; it is {kinds}.")
     used = BRACKETS[:kinds]
@@ -63,7 +63,7 @@ def agreement(depth: int = 2) -> Grammar:
     >>> [language.vocabulary[token] for token in after.nonzero()[:, 0]]
     ['likes', 'sees']
     """
-    check_whole("depth", depth, 0)
+    checks.whole("depth", depth, 0)
     rules = {
         "sentence": _determiners("subject 0", "end"),
         "end": [Rule(1.0, ".")],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 from transformer_lab.generation.decoding import Decoding, check_peaks
 from transformer_lab.generation.prompts import Rows
 
@@ -84,8 +84,8 @@ def beam_search(
     >>> beam_search(count_on, [1, 2], 4, beams=2, stop=[0])[0][0].tokens
     [3, 4, 0]
     """
-    check_whole("beams", beams)
-    check_whole("max_new_tokens", max_new_tokens)
+    checks.whole("beams", beams)
+    checks.whole("max_new_tokens", max_new_tokens)
     if not callable(length_penalty):
         raise TypeError(
             f"length_penalty must be a function of the length, such as LengthPenalty(0.6); "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transformer_lab.checks import check_above, check_whole
+from transformer_lab import checks
 
 Filter = Callable[[Tensor, Tensor], Tensor]
 
@@ -63,7 +63,7 @@ class TopK:
     k: int
 
     def __post_init__(self) -> None:
-        check_whole("k", self.k)
+        checks.whole("k", self.k)
 
     def __call__(
         self, logits: Float[Tensor, "*batch vocab"], past: Tensor | None = None
@@ -159,7 +159,7 @@ class RepetitionPenalty:
     penalty: float
 
     def __post_init__(self) -> None:
-        check_above("penalty", self.penalty)
+        checks.above("penalty", self.penalty)
 
     def __call__(
         self, logits: Float[Tensor, "batch vocab"], past: Int[Tensor, "batch seen"]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 from transformer_lab.generation.choosing import Choose, chances, greedy
 from transformer_lab.generation.decoding import Decoding, check_peaks
 from transformer_lab.generation.prompts import Rows
@@ -102,7 +102,7 @@ def _prepare(
     stop: Collection[int],
     seed: int,
 ) -> tuple[Decoding, Iterator[int]]:
-    check_whole("seed", seed, 0)
+    checks.whole("seed", seed, 0)
     if isinstance(choose, type) or not callable(choose):
         raise TypeError(
             f"choose must be a function of logits, past tokens and chance, such as greedy or "

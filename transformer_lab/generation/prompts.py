@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 
 Rows = Tensor | Sequence[int] | Sequence[Sequence[int]]
 
@@ -131,7 +131,7 @@ def check_request(
 
     Raises: ValueError or TypeError if something doesn't fit.
     """
-    check_whole("max_new_tokens", max_new_tokens)
+    checks.whole("max_new_tokens", max_new_tokens)
     reads = hasattr(model, "encode") and hasattr(model, "decode")
     if reads and source is None:
         raise ValueError("an encoder-decoder needs a source; give source=... (token ids).")

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transformer_lab import checks
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PostNorm, TransformerBlock
-from transformer_lab.checks import check_kind, check_projected, check_whole
 from transformer_lab.feedforward import FeedForward
-from transformer_lab.models.common import IsSource, Memory, ModelConfig, Preset, Source
-from transformer_lab.models.inputs import check_ids, check_length, encoder_mask
+from transformer_lab.models.common import IsSource, Memory, Source, encoder_mask
+from transformer_lab.models.settings import ModelConfig, Preset
 
 Segments: TypeAlias = Source | None
 TokenLogits: TypeAlias = Float[Tensor, "batch source vocab"]
@@ -57,7 +57,7 @@ class BertEncoder(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        c = self.config = check_kind("config", config, BertConfig, "a BertConfig")
+        c = self.config = checks.kind("config", config, BertConfig, "a BertConfig")
         self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
         self.position_embedding = nn.Embedding(c.max_positions, c.d_model)
         self.segment_embedding = nn.Embedding(c.num_segments, c.d_model)
@@ -87,11 +87,11 @@ class BertEncoder(nn.Module):
 
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
-        check_ids("tokens", tokens, self.token_embedding)
+        checks.ids("tokens", tokens, self.token_embedding)
         segments = torch.zeros_like(tokens) if segments is None else segments
-        check_ids("segments", segments, self.segment_embedding, like=tokens)
+        checks.ids("segments", segments, self.segment_embedding, like=tokens)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        check_length(positions, self.config.max_positions)
+        checks.max_positions(positions, self.config.max_positions)
         x = self.token_embedding(tokens) + self.position_embedding(positions)
         x = self.dropout(self.embedding_norm(x + self.segment_embedding(segments)))
         mask = encoder_mask(is_token, tokens)
@@ -129,7 +129,7 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        check_kind("config", config, BertConfig, "a BertConfig")
+        checks.kind("config", config, BertConfig, "a BertConfig")
         self.dense = nn.Linear(config.d_model, config.d_model)
         self.norm = nn.LayerNorm(config.d_model, config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
@@ -137,11 +137,8 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, x: Memory, embedding: Float[Tensor, "vocab d_model"]) -> TokenLogits:
         """Logits from the tokens' vectors; the token embedding's weight serves as the last layer's."""
-        check_projected("x", x, self.dense.weight)
-        check_projected("embedding", embedding, self.dense.weight)
-        if embedding.shape[:-1] != self.bias.shape:
-            shape = tuple(embedding.shape)
-            raise ValueError(f"embedding must have {len(self.bias)} rows; its shape is {shape}.")
+        checks.projected("x", x, self.dense.weight)
+        checks.rows("embedding", embedding, len(self.bias), self.dense.weight)
         return F.linear(self.norm(F.gelu(self.dense(x))), embedding, self.bias)
 
 
@@ -196,7 +193,7 @@ class BertForClassification(nn.Module):
 
     def __init__(self, config: BertConfig, num_classes: int) -> None:
         super().__init__()
-        check_whole("num_classes", num_classes)
+        checks.whole("num_classes", num_classes)
         self.config = config
         self.bert = Bert(config)
         self.dropout = nn.Dropout(config.dropout)

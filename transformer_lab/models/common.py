@@ -1,15 +1,16 @@
-"""What all models share: the kinds of their inputs, settings, caches, first weights."""
+"""What all models share: the kinds of their inputs, masks, caches, first weights."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from transformer_lab import checks
 from transformer_lab.cache import KeysValues, KVCache
-from transformer_lab.checks import check_above, check_kind, check_probability, check_whole
+from transformer_lab.masks import causal_mask, token_mask
 
 # `new`: the tokens of this call; `all`: with those in the caches. True = a token, False = padding.
 Tokens: TypeAlias = Int[Tensor, "batch new"]
@@ -19,82 +20,46 @@ Source: TypeAlias = Int[Tensor, "batch source"]
 IsSource: TypeAlias = Bool[Tensor, "batch source"] | None
 Memory: TypeAlias = Float[Tensor, "batch source d_model"]
 Caches: TypeAlias = Sequence[KVCache] | None
-AnyConfig = TypeVar("AnyConfig", bound="ModelConfig")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Settings that every model has; each gives them the values of its paper.
-
-    Args:
-        vocab_size: Number of different tokens.
-        d_model: Features of each position.
-        num_layers: Number of blocks; of an encoder, and of its decoder again.
-        num_heads: Attention heads.
-        d_ff: Width within the feed-forward networks.
-        norm_eps: Added to the variance or mean square before its root is taken.
-
-    Raises: TypeError if a size is no whole number; ValueError if it is below 1, a probability isn't one,
-        or the heads don't divide d_model.
-    """
-
-    vocab_size: int
-    d_model: int
-    num_layers: int
-    num_heads: int
-    d_ff: int
-    norm_eps: float
-
-    def __post_init__(self) -> None:
-        names = {field.name: field for field in fields(self)}
-        for name, field in names.items():
-            value = getattr(self, name)
-            if callable(field.default):
-                check_kind(name, value, Callable, f"a function such as {field.default.__name__}")
-            if field.type is int or (field.type == int | None and value is not None):
-                check_whole(name, value)
-        check_above("norm_eps", self.norm_eps)
-        if "dropout" in names:
-            check_probability("dropout", getattr(self, "dropout"))  # noqa: B009
-        if "d_head" not in names and self.d_model % self.num_heads:
-            raise ValueError(
-                f"d_model must be a multiple of num_heads; they are {self.d_model} and {self.num_heads}."
-            )
-
-
-class Preset:
-    """A size that was published: `llama_13b = Preset(…)` in its settings, `LlamaConfig.llama_13b()` to get it.
-
-    Args:
-        like: Another preset of the same settings, from which it takes what it doesn't say.
-        settings: What differs from the values of the class.
-
-    Raises: TypeError if like is no preset; where it is called, if the class has no such setting.
-    """
-
-    def __init__(self, like: "Preset | None" = None, **settings: Any) -> None:
-        if like is not None:
-            settings = check_kind("like", like, Preset, "another preset").settings | settings
-        self.settings: dict[str, Any] = settings
-
-    def __get__(self, _: None, config: type[AnyConfig]) -> Callable[[], AnyConfig]:
-        return partial(config, **self.settings)
+Blocks: TypeAlias = Sequence[Callable[..., Tensor]]
 
 
 class Decoder(nn.Module):
     """What models that are one stack of causal blocks share."""
 
+    who_sees_whom = "causal mask"
+    token_embedding: nn.Embedding
     blocks: nn.ModuleList
 
     def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
         """An empty cache for each layer, for so many sequences of at most max_len tokens, padding included."""
         return [_new_cache(block, batch, max_len) for block in self.blocks]
 
+    def _inputs(
+        self, tokens: Tensor, is_token: Tensor | None, caches: Caches
+    ) -> tuple[Tensor, Tensor, Sequence[KVCache | None]]:
+        checks.ids("tokens", tokens, self.token_embedding)
+        return _decoder_inputs(tokens, is_token, caches, len(self.blocks))
+
 
 class EncoderDecoder(nn.Module):
-    """What models that write a target while they look at a source share."""
+    """What models that write a target while they look at a source share: all but the sums of their parts.
 
+    A model has `token_embedding`, `encoder` and `decoder`, and defines `_read` and `_write`. These get the
+    token ids, where the tokens stand, and the blocks of their stack, each ready to be called with x alone.
+    """
+
+    who_sees_whom = "causal mask"
+    token_embedding: nn.Embedding
+    encoder: nn.ModuleList
     decoder: nn.ModuleList
+
+    def _read(self, source: Tensor, positions: Tensor, blocks: Blocks) -> Tensor:
+        """One vector for each token of the source."""
+        raise NotImplementedError
+
+    def _write(self, target: Tensor, positions: Tensor, blocks: Blocks, keys: int) -> Tensor:
+        """Logits of the token after each one of the target, from so many tokens with the cached ones."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -119,7 +84,10 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, source: Source, *, is_token: IsSource = None) -> Memory:
         """One vector for each token of the source, of which is_token tells which are not padding."""
-        raise NotImplementedError
+        checks.ids("source", source, self.token_embedding)
+        mask = encoder_mask(is_token, source, name="is_token of the source")
+        _, positions, _ = _decoder_inputs(source, is_token, None, len(self.encoder))
+        return self._read(source, positions, [partial(block, mask=mask) for block in self.encoder])
 
     def decode(
         self,
@@ -141,7 +109,16 @@ class EncoderDecoder(nn.Module):
 
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
-        raise NotImplementedError
+        checks.ids("target", target, self.token_embedding)
+        mask, positions, each = _decoder_inputs(target, is_token, caches, len(self.decoder))
+        if memory is not None:
+            checks.memory(memory, target, self.token_embedding.embedding_dim)
+        asked, memory_mask = _memory_inputs(memory, memory_is_token, caches, target, len(each))
+        blocks = [
+            partial(block, memory=seen, memory_mask=memory_mask, mask=mask, cache=cache)
+            for block, seen, cache in zip(self.decoder, asked, each, strict=True)
+        ]
+        return self._write(target, positions, blocks, mask.shape[-1])
 
     def new_caches(self, memory: Memory, max_len: int) -> list[KVCache]:
         """A cache for each layer, with the memory's keys and values and room for max_len target tokens."""
@@ -164,6 +141,56 @@ def init_normal_(model: nn.Module, std: float, num_layers: int | None = None) ->
             nn.init.normal_(module.weight, std=std / depth**0.5)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def encoder_mask(
+    is_token: Tensor | None, tokens: Tensor, length: int | None = None, name: str = "is_token"
+) -> Tensor | None:
+    """Everyone sees all tokens of the own sequence; without padding there is nothing to mask."""
+    if is_token is None:
+        return None
+    checks.is_token(name, is_token, tokens, tokens.shape[1] if length is None else length)
+    return token_mask(is_token)
+
+
+def _decoder_inputs(
+    tokens: Tensor, is_token: Tensor | None, caches: Caches, num_layers: int
+) -> tuple[Tensor, Tensor, Sequence[KVCache | None]]:
+    """Who sees whom in a decoder, where the new tokens stand, and each layer's cache.
+
+    The causal mask is left as it is where there is no padding, for the sake of the fused kernel. Positions
+    are counted from each sequence's first token.
+    """
+    if caches is not None:
+        checks.caches(caches, KVCache, num_layers, tokens.shape[1])
+    past = caches[0].length if caches else 0
+    total = past + tokens.shape[1]
+    mask: Tensor = causal_mask(tokens.shape[1], total, device=tokens.device)
+    seen = encoder_mask(is_token, tokens, total)
+    if seen is None or is_token is None:
+        positions = torch.arange(past, total, device=tokens.device)
+    else:
+        mask = mask & seen
+        positions = (is_token.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+    return mask, positions, caches or [None] * num_layers
+
+
+def _memory_inputs(
+    memory: Tensor | None, is_token: Tensor | None, caches: Caches, tokens: Tensor, layers: int
+) -> tuple[Sequence[Any], Tensor | None]:
+    """For each layer what its cross-attention asks, and which tokens of the source it may see."""
+    name = "memory_is_token"
+    if memory is None and caches is not None:
+        seen = [cache.memory for cache in caches]
+        if seen[0] is None:
+            raise ValueError("these caches hold no memory. Make them with new_caches(memory, …).")
+        return seen, encoder_mask(is_token, tokens, seen[0].key.shape[2], name)
+    if memory is None or caches is not None:
+        raise ValueError(
+            "a decoder needs either memory or caches, which hold what they need of the memory; "
+            f"it got {'neither' if memory is None else 'both'}."
+        )
+    return [memory] * layers, encoder_mask(is_token, tokens, memory.shape[1], name)
 
 
 def _new_cache(block: Any, batch: int, max_len: int, memory: KeysValues | None = None) -> KVCache:

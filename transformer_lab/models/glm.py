@@ -6,22 +6,13 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transformer_lab import checks
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PreNorm, TransformerBlock
-from transformer_lab.checks import check_device, check_kind
 from transformer_lab.feedforward import FeedForward
 from transformer_lab.masks import prefix_mask, token_mask
-from transformer_lab.models.common import (
-    Caches,
-    Decoder,
-    IsToken,
-    Logits,
-    ModelConfig,
-    Preset,
-    Tokens,
-    init_normal_,
-)
-from transformer_lab.models.inputs import check_ids, decoder_inputs
+from transformer_lab.models.common import Caches, Decoder, IsToken, Logits, Tokens, init_normal_
+from transformer_lab.models.settings import ModelConfig, Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +49,15 @@ class GLM(Decoder):
     x = embedding(tokens) + position_embedding + span_embedding; blocks under a prefix mask;
     logits = norm(x) embeddingᵀ.
 
-    Source: Du et al. 2022, sections 2.1 to 2.3; weights scaled by depth: Shoeybi et al. 2019,
-        section 3.
-    Differs: The paper says GELU; here its tanh form, as in the authors' code.
+    Source: Du et al. 2022, sections 2.1 to 2.3; weights scaled by depth: Shoeybi et al. 2019, section 3.
+        Differs: the paper says GELU; here its tanh form, as in the authors' code.
     """
+
+    who_sees_whom = "prefix mask"
 
     def __init__(self, config: GLMConfig) -> None:
         super().__init__()
-        c = self.config = check_kind("config", config, GLMConfig, "a GLMConfig")
+        c = self.config = checks.kind("config", config, GLMConfig, "a GLMConfig")
         self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
         self.position_embedding = nn.Embedding(c.max_positions, c.d_model)
         self.span_embedding = nn.Embedding(c.max_span + 1, c.d_model)  # 0 is for part A
@@ -105,18 +97,12 @@ class GLM(Decoder):
 
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
-        check_ids("tokens", tokens, self.token_embedding)
-        check_ids("positions", positions, self.position_embedding, like=tokens)
-        check_ids("span_positions", span_positions, self.span_embedding, like=tokens)
-        causal, _, each = decoder_inputs(tokens, is_token, caches, len(self.blocks))
+        causal, _, each = self._inputs(tokens, is_token, caches)
+        checks.ids("positions", positions, self.position_embedding, like=tokens)
+        checks.ids("span_positions", span_positions, self.span_embedding, like=tokens)
         new, total = causal.shape[-2:]
         mask = prefix_mask(prefix_lengths, total)[:, :, total - new :]
-        check_device("prefix_lengths", prefix_lengths, "tokens", tokens)
-        if len(prefix_lengths) != len(tokens):
-            raise ValueError(
-                f"there must be one prefix length for each of the {len(tokens)} sequences; "
-                f"there are {len(prefix_lengths)}."
-            )
+        checks.one_each("prefix_lengths", prefix_lengths, tokens)
         if is_token is not None:
             mask = mask & token_mask(is_token)
         x = self.token_embedding(tokens) + self.position_embedding(positions)

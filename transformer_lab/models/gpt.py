@@ -6,21 +6,12 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn import functional as F
 
+from transformer_lab import checks
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PostNorm, PreNorm, TransformerBlock
-from transformer_lab.checks import check_kind
 from transformer_lab.feedforward import FeedForward
-from transformer_lab.models.common import (
-    Caches,
-    Decoder,
-    IsToken,
-    Logits,
-    ModelConfig,
-    Preset,
-    Tokens,
-    init_normal_,
-)
-from transformer_lab.models.inputs import check_ids, check_length, decoder_inputs
+from transformer_lab.models.common import Caches, Decoder, IsToken, Logits, Tokens, init_normal_
+from transformer_lab.models.settings import ModelConfig, Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +57,7 @@ class GPT(Decoder):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        c = self.config = check_kind("config", config, GPTConfig, "a GPTConfig")
+        c = self.config = checks.kind("config", config, GPTConfig, "a GPTConfig")
         self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
         self.position_embedding = nn.Embedding(c.max_positions, c.d_model)
         self.dropout = nn.Dropout(c.dropout)
@@ -93,9 +84,8 @@ class GPT(Decoder):
 
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
-        check_ids("tokens", tokens, self.token_embedding)
-        mask, positions, each = decoder_inputs(tokens, is_token, caches, len(self.blocks))
-        check_length(positions, self.config.max_positions)
+        mask, positions, each = self._inputs(tokens, is_token, caches)
+        checks.max_positions(positions, self.config.max_positions)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
         for block, cache in zip(self.blocks, each, strict=True):
             x = block(x, mask=mask, cache=cache)

@@ -7,22 +7,13 @@ from functools import partial
 from torch import nn
 from torch.nn import functional as F
 
+from transformer_lab import checks
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import PreNorm, TransformerBlock
-from transformer_lab.checks import check_kind
 from transformer_lab.feedforward import GatedFeedForward
 from transformer_lab.masks import sliding_window_mask
-from transformer_lab.models.common import (
-    Caches,
-    Decoder,
-    IsToken,
-    Logits,
-    ModelConfig,
-    Preset,
-    Tokens,
-    init_normal_,
-)
-from transformer_lab.models.inputs import check_ids, decoder_inputs
+from transformer_lab.models.common import Caches, Decoder, IsToken, Logits, Tokens, init_normal_
+from transformer_lab.models.settings import ModelConfig, Preset
 from transformer_lab.norms import RMSNorm
 from transformer_lab.positions import RotaryEmbedding, llama3_frequencies, rope_frequencies
 
@@ -94,7 +85,9 @@ class Llama(Decoder):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        c = self.config = check_kind("config", config, LlamaConfig, "a LlamaConfig")
+        c = self.config = checks.kind("config", config, LlamaConfig, "a LlamaConfig")
+        if c.window is not None:
+            self.who_sees_whom = f"window of {c.window:,}"
         rotary = c.rotary(c.d_head)  # holds no parameters: one serves all layers
         self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
         self.blocks = nn.ModuleList(
@@ -115,8 +108,7 @@ class Llama(Decoder):
     def forward(self, tokens: Tokens, *, is_token: IsToken = None, caches: Caches = None) -> Logits:
         """Logits of the token after each of these; arguments and errors as in `GPT.forward`."""
         c = self.config
-        check_ids("tokens", tokens, self.token_embedding)
-        mask, positions, each = decoder_inputs(tokens, is_token, caches, len(self.blocks))
+        mask, positions, each = self._inputs(tokens, is_token, caches)
         new, total = mask.shape[-2:]
         if c.window is not None and c.window < total:
             window = sliding_window_mask(total, c.window, device=tokens.device)

@@ -4,26 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transformer_lab import checks
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import DecoderBlock, PreNorm, TransformerBlock
-from transformer_lab.checks import check_kind
 from transformer_lab.feedforward import FeedForward, GatedFeedForward
-from transformer_lab.models.common import (
-    Caches,
-    EncoderDecoder,
-    IsSource,
-    IsToken,
-    Logits,
-    Memory,
-    ModelConfig,
-    Preset,
-    Source,
-    Tokens,
-)
-from transformer_lab.models.inputs import check_ids, decoder_inputs, encoder_mask, memory_inputs
+from transformer_lab.models.common import Blocks, EncoderDecoder
+from transformer_lab.models.settings import ModelConfig, Preset
 from transformer_lab.norms import RMSNorm
 from transformer_lab.positions import RelativePositionBias
 
@@ -74,7 +63,7 @@ class T5(EncoderDecoder):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        c = self.config = check_kind("config", config, T5Config, "a T5Config")
+        c = self.config = checks.kind("config", config, T5Config, "a T5Config")
 
         def attention() -> MultiHeadAttention:
             return MultiHeadAttention(
@@ -105,37 +94,21 @@ class T5(EncoderDecoder):
             self.lm_head = nn.Linear(c.d_model, c.vocab_size, bias=False)
         self._init_weights()
 
-    def encode(self, source: Source, *, is_token: IsSource = None) -> Memory:
-        """See `EncoderDecoder.encode`."""
-        check_ids("source", source, self.token_embedding)
-        mask = encoder_mask(is_token, source, name="is_token of the source")
+    def _read(self, source: Tensor, positions: Tensor, blocks: Blocks) -> Tensor:
         bias = self.encoder_bias(source.shape[1], source.shape[1])
         x = self.dropout(self.token_embedding(source))
-        for block in self.encoder:
-            x = block(x, mask=mask, score_bias=bias)
+        for block in blocks:
+            x = block(x, score_bias=bias)
         return self.dropout(self.encoder_norm(x))
 
-    def decode(
-        self,
-        target: Tokens,
-        memory: Memory | None = None,
-        *,
-        memory_is_token: IsSource = None,
-        is_token: IsToken = None,
-        caches: Caches = None,
-    ) -> Logits:
-        """See `EncoderDecoder.decode`."""
-        c = self.config
-        check_ids("target", target, self.token_embedding)
-        mask, _, each = decoder_inputs(target, is_token, caches, c.num_layers)
-        asked, memory_mask = memory_inputs(memory, memory_is_token, caches, target, c)
-        bias = self.decoder_bias(*mask.shape[-2:])
+    def _write(self, target: Tensor, positions: Tensor, blocks: Blocks, keys: int) -> Tensor:
+        bias = self.decoder_bias(target.shape[1], keys)
         x = self.dropout(self.token_embedding(target))
-        for block, seen, cache in zip(self.decoder, asked, each, strict=True):
-            x = block(x, seen, memory_mask=memory_mask, mask=mask, score_bias=bias, cache=cache)
+        for block in blocks:
+            x = block(x, score_bias=bias)
         x = self.dropout(self.decoder_norm(x))
-        if c.tied:
-            return F.linear(x * c.d_model**-0.5, self.token_embedding.weight)
+        if self.config.tied:
+            return F.linear(x * self.config.d_model**-0.5, self.token_embedding.weight)
         return self.lm_head(x)
 
     def _init_weights(self) -> None:

@@ -5,29 +5,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transformer_lab import checks
 from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import DecoderBlock, PostNorm, TransformerBlock
-from transformer_lab.checks import check_kind
 from transformer_lab.feedforward import FeedForward
-from transformer_lab.models.common import (
-    Caches,
-    EncoderDecoder,
-    IsSource,
-    IsToken,
-    Logits,
-    Memory,
-    ModelConfig,
-    Preset,
-    Source,
-    Tokens,
-)
-from transformer_lab.models.inputs import (
-    check_ids,
-    check_length,
-    decoder_inputs,
-    encoder_mask,
-    memory_inputs,
-)
+from transformer_lab.models.common import Blocks, EncoderDecoder
+from transformer_lab.models.settings import ModelConfig, Preset
 from transformer_lab.positions import sinusoidal_positions
 
 
@@ -71,7 +54,7 @@ class Transformer(EncoderDecoder):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        c = self.config = check_kind("config", config, TransformerConfig, "a TransformerConfig")
+        c = self.config = checks.kind("config", config, TransformerConfig, "a TransformerConfig")
 
         def attention() -> MultiHeadAttention:
             return MultiHeadAttention(c.d_model, c.num_heads)
@@ -95,37 +78,17 @@ class Transformer(EncoderDecoder):
         )
         self._init_weights()
 
-    def encode(self, source: Source, *, is_token: IsSource = None) -> Memory:
-        """See `EncoderDecoder.encode`."""
-        check_ids("source", source, self.token_embedding)
-        mask = encoder_mask(is_token, source, name="is_token of the source")
-        _, positions, _ = decoder_inputs(source, is_token, None, len(self.encoder))
+    def _read(self, source: Tensor, positions: Tensor, blocks: Blocks) -> Tensor:
         x = self._embed(source, positions)
-        for block in self.encoder:
-            x = block(x, mask=mask)
+        for block in blocks:
+            x = block(x)
         return x
 
-    def decode(
-        self,
-        target: Tokens,
-        memory: Memory | None = None,
-        *,
-        memory_is_token: IsSource = None,
-        is_token: IsToken = None,
-        caches: Caches = None,
-    ) -> Logits:
-        """See `EncoderDecoder.decode`."""
-        c = self.config
-        check_ids("target", target, self.token_embedding)
-        mask, positions, each = decoder_inputs(target, is_token, caches, c.num_layers)
-        asked, memory_mask = memory_inputs(memory, memory_is_token, caches, target, c)
-        x = self._embed(target, positions)
-        for block, seen, cache in zip(self.decoder, asked, each, strict=True):
-            x = block(x, seen, memory_mask=memory_mask, mask=mask, cache=cache)
-        return F.linear(x, self.token_embedding.weight)
+    def _write(self, target: Tensor, positions: Tensor, blocks: Blocks, keys: int) -> Tensor:
+        return F.linear(self._read(target, positions, blocks), self.token_embedding.weight)
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        check_length(positions, self.config.max_positions)
+        checks.max_positions(positions, self.config.max_positions)
         scaled = self.token_embedding(tokens) * self.config.d_model**0.5
         return self.dropout(scaled + self.positions[positions])
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 from transformer_lab.tokenizers.bpe_training import learn_merges
 from transformer_lab.tokenizers.common import (
     checked_ids,
@@ -102,7 +102,7 @@ class BytePairTokenizer:
         for name in special_tokens:
             checked_text(name)
         least = 256 + len(special_tokens)
-        check_whole("vocab_size", vocab_size, 0)
+        checks.whole("vocab_size", vocab_size, 0)
         if vocab_size < least:
             raise ValueError(
                 f"vocab_size must be at least {least}, for 256 bytes and {len(special_tokens)} "

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 from transformer_lab.tokenizers.words import BYTE_LETTERS
 
 
@@ -29,11 +29,11 @@ def learn_merges(words: Mapping[bytes, int], num_tokens: int) -> list[tuple[byte
     >>> learn_merges({b"aab": 3, b"ab": 2}, 2)
     [(b'a', b'b'), (b'a', b'ab')]
     """
-    check_whole("num_tokens", num_tokens, 0)
+    checks.whole("num_tokens", num_tokens, 0)
     for word, count in words.items():
         if not isinstance(word, bytes):
             raise TypeError(f"each word must be bytes; one is {word!r}. Write word.encode().")
-        check_whole(f"the count of {word!r}", count, 1)
+        checks.whole(f"the count of {word!r}", count, 1)
     tokens = [bytes([byte]) for byte in BYTE_LETTERS]
     numbers = {token: number for number, token in enumerate(tokens)}
     spellings = [[numbers[bytes([byte])] for byte in word] for word in words]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 from transformer_lab.tokenizers.common import (
     checked_ids,
     checked_str,
@@ -90,7 +90,7 @@ class WordPieceTokenizer:
             if name in self._ids
         }
         self._normalize = normalize
-        check_whole("max_characters", max_characters)
+        checks.whole("max_characters", max_characters)
         self._max_characters = max_characters
         self._longest = max(map(len, self.vocab))
         self._kept: dict[str, list[int]] = {}
@@ -203,7 +203,7 @@ class WordPieceTokenizer:
                 )
             ids = [self.encode(text, allowed_special=allowed_special) for text in pair]
             if max_len is not None:
-                check_whole("max_len", max_len, 1 + 2 * len(ids))
+                checks.whole("max_len", max_len, 1 + 2 * len(ids))
                 _cut(ids, max_len - 1 - len(ids))
             rows.append(self.with_special_tokens(*ids))
         longest = max(len(tokens) for tokens, _ in rows)

@@ -38,6 +38,7 @@ from transformer_lab.training.schedules import (
     Schedule,
     WarmupStableDecay,
 )
+from transformer_lab.training.start import quiet_start_
 
 __all__ = [
     "ALONE",
@@ -76,6 +77,7 @@ __all__ = [
     "muon",
     "next_token_loss",
     "orthogonalise",
+    "quiet_start_",
     "save",
     "step_of",
     "target_token_loss",

@@ -15,7 +15,7 @@ import torch
 import typer
 from torch import nn
 
-from transformer_lab.data import Windows, python_topics, read_text, split
+from transformer_lab.data import Passes, python_topics, read_text, split
 from transformer_lab.generation import Sampling, Temperature, TopK, generate
 from transformer_lab.models.gpt import GPT, GPTConfig
 from transformer_lab.models.llama import Llama, LlamaConfig
@@ -28,6 +28,7 @@ from transformer_lab.training.optimisers import adamw, muon
 from transformer_lab.training.parallel import Alone
 from transformer_lab.training.precision import automatic_precision
 from transformer_lab.training.schedules import Linear
+from transformer_lab.training.start import quiet_start_
 
 Tokenizer = BytePairTokenizer | CharacterTokenizer
 
@@ -201,7 +202,7 @@ def train(
         if checkpoints is not None:
             _keep_settings(checkpoints, settings, tokenizer, resume, parallel)
         torch.manual_seed(seed)
-        built = _built(settings, tokenizer.vocab_size).to(parallel.device)
+        built = quiet_start_(_built(settings, tokenizer.vocab_size)).to(parallel.device)
         if sharded and parallel.size > 1:
             shard(built)
         ids = tokenizer.encode(words)
@@ -209,11 +210,11 @@ def train(
         precision = automatic_precision(parallel.device)
         make = adamw if optimizer is Method.adamw else partial(muon, precision=precision)
         check = list(
-            Windows(validation[: _VALIDATION_TOKENS + 1], context=context, batch=64).sequential()
+            Passes(validation[: _VALIDATION_TOKENS + 1], context=context, batch=64).sequential()
         )
         trainer = Trainer(
             built,
-            Windows(training, context=context, batch=batch, seed=seed),
+            Passes(training, context=context, batch=batch, seed=seed),
             optimizer=make(built, lr, weight_decay=weight_decay),
             schedule=Linear(steps=steps, warmup=warmup),
             accumulate=accumulate,

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 
 _WEIGHTS, _OPTIMIZER, _REST = "weights.safetensors", "optimizer.safetensors", "training.json"
 # `.old`: a checkpoint that is about to be replaced by another one of the same step.
@@ -60,8 +60,8 @@ class Checkpoints:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        check_whole("every", self.every, 1)
-        check_whole("keep", self.keep, 1)
+        checks.whole("every", self.every, 1)
+        checks.whole("keep", self.keep, 1)
 
 
 def save(
@@ -89,8 +89,8 @@ def save(
     Raises: OSError if it can't be written, as on a full disk: what was saved before is still there.
         TypeError if something can't be saved.
     """
-    check_whole("step", step, 0)
-    check_whole("keep", keep, 1)
+    checks.whole("step", step, 0)
+    checks.whole("keep", keep, 1)
     folder = Path(folder)
     final = folder / f"step-{step:08d}"
     unfinished = folder / f".{final.name}.{os.getpid()}.unfinished"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 from transformer_lab.training import checkpoints as saved
 from transformer_lab.training.history import History
 from transformer_lab.training.losses import (
@@ -81,8 +81,8 @@ class Trainer:
         count: Callable[[Any], int] = counted_targets,
         progress: Progress | None = None,
     ) -> None:
-        check_whole("accumulate", accumulate)
-        check_whole("seed", seed, 0)
+        checks.whole("accumulate", accumulate)
+        checks.whole("seed", seed, 0)
         if not clip > 0:
             raise ValueError(f"clip must be above 0; it is {clip!r}. math.inf clips nothing.")
         known = {id(weight) for weight in model.parameters()}
@@ -123,8 +123,8 @@ class Trainer:
             taken, and the last checkpoint is as it was. ValueError if the folder of the checkpoints holds
             a longer training. OSError if a checkpoint can't be saved.
         """
-        check_whole("steps", steps, 0)
-        check_whole("every", every)
+        checks.whole("steps", steps, 0)
+        checks.whole("every", every)
         self._check_folder(checkpoints)
         progress = self._progress()
         modes = [(module, module.training) for module in self.model.modules()]

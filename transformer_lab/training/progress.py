@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 
 
 class Progress(Protocol):
@@ -56,7 +56,7 @@ class Lines:
     """
 
     def __init__(self, lines: int = 10) -> None:
-        check_whole("lines", lines, 1)
+        checks.whole("lines", lines, 1)
         self._lines, self._steps = lines, 0
 
     def start(self, done: int, steps: int) -> None:

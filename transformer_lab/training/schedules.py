@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from transformer_lab.checks import check_whole
+from transformer_lab import checks
 
 Schedule = Callable[[int], float]
 
@@ -30,7 +30,7 @@ class Constant:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        check_whole("warmup", self.warmup, 0)
+        checks.whole("warmup", self.warmup, 0)
 
     def __call__(self, step: int) -> float:
         return _rise(step, self.warmup)
@@ -124,7 +124,7 @@ class WarmupStableDecay:
 
     def __post_init__(self) -> None:
         _check_fall(self.steps, self.warmup, self.end)
-        check_whole("decay", self.decay, 1)
+        checks.whole("decay", self.decay, 1)
         if self.warmup + self.decay > self.steps:
             raise ValueError(
                 f"warm-up and fall must fit into the training; they take {self.warmup} and "
@@ -160,19 +160,19 @@ class Noam:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_whole("d_model", self.d_model, 1)
-        check_whole("warmup", self.warmup, 1)
+        checks.whole("d_model", self.d_model, 1)
+        checks.whole("warmup", self.warmup, 1)
         if not 0 < self.scale < math.inf:
             raise ValueError(f"scale must be a number above 0; it is {self.scale!r}.")
 
     def __call__(self, step: int) -> float:
-        check_whole("step", step, 0)
+        checks.whole("step", step, 0)
         number = step + 1
         return self.scale * self.d_model**-0.5 * min(number**-0.5, number * self.warmup**-1.5)
 
 
 def _rise(step: int, warmup: int) -> float:
-    check_whole("step", step, 0)
+    checks.whole("step", step, 0)
     return min(1.0, (step + 1) / (warmup + 1))
 
 
@@ -182,8 +182,8 @@ def _gone(step: int, start: int, end: int) -> float:
 
 
 def _check_fall(steps: int, warmup: int, end: float) -> None:
-    check_whole("steps", steps, 1)
-    check_whole("warmup", warmup, 0)
+    checks.whole("steps", steps, 1)
+    checks.whole("warmup", warmup, 0)
     if warmup >= steps:
         raise ValueError(
             f"the warm-up must be shorter than the training; it takes {warmup} of {steps} steps."
