@@ -38,6 +38,7 @@ def main(
     torch.set_num_threads(threads)
     RESULTS.mkdir(exist_ok=True)
     console = Console()
+    notes: list[str] = []
     table = Table("task", "who", "median", "from", "to", "ratio to the best peer", "of the limit")
     for part in parts or list(Part):
         console.print(f"[dim]measuring {part.value} …[/dim]")
@@ -52,11 +53,14 @@ def main(
             figures = module.figures(rounds)
             for figure in figures:
                 _rows(table, figure)
+                notes += [f"[dim]{figure.task}: {figure.note}[/dim]"] if figure.note else []
             found = [figure.to_json() for figure in figures]
         kept = {"machine": _machine(threads), "figures": found}
         path = RESULTS / f"{part.value}.json"
         path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
 
 
 def _rows(table: Table, figure: Figure) -> None:
@@ -74,8 +78,6 @@ def _rows(table: Table, figure: Figure) -> None:
         shown = [f"{number:,.4g}" if number < 100 else f"{number:,.0f}" for number in
                  (medians[who], min(values), max(values))]  # fmt: skip
         table.add_row(figure.task if mine else "", f"{who}", *shown, ratio, of_limit)
-    if figure.note:
-        table.add_row(f"[dim]{figure.note}[/dim]")
 
 
 def _machine(threads: int) -> dict[str, Any]:

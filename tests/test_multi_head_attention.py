@@ -86,6 +86,25 @@ def test_weights_of_grouped_queries_by_loops(num_kv_heads):
     torch.testing.assert_close(mine.weights(x), expected, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("masked", ["by nothing", "for all heads", "head by head"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_single_query_of_grouped_heads(num_kv_heads, masked, biased):
+    mine, x = made(num_kv_heads=num_kv_heads), tokens(3, 1, 12)
+    memory, chance = tokens(3, 6, 12, seed=1), torch.Generator().manual_seed(2)
+    mask = bias = None
+    if masked != "by nothing":
+        mask = torch.rand(3, 4 if masked == "head by head" else 1, 1, 6, generator=chance) < 0.6
+        mask[0, :, :] = False  # a query without any key
+    if biased:
+        bias = torch.randn(1, 4, 1, 6, generator=chance, dtype=torch.float64)
+    weights = mine.weights(x, memory, mask=mask, score_bias=bias)  # the readable path
+    values = mine.value_proj(memory).unflatten(2, (num_kv_heads, 3)).transpose(1, 2)
+    values = values.repeat_interleave(4 // num_kv_heads, dim=1)
+    expected = mine.out_proj((weights @ values).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(mine(x, memory, mask=mask, score_bias=bias), expected)
+
+
 def test_stored_keys_and_values_stand_for_their_memory():
     mine = made(qkv_bias=True, out_bias=True)
     theirs = like_torchs(mine, 12, 4)

@@ -126,6 +126,33 @@ def test_gradient_is_turned_back(layout):
     assert torch.autograd.gradcheck(lambda each: rotary(each, 4), x)
 
 
+def test_written_backward_pass_of_the_half_layout_is_autograds():
+    x, angles = randn(2, 3, 5, 8, dtype=torch.float64), randn(5, 4, seed=1, dtype=torch.float64)
+    grad = randn(2, 3, 5, 8, seed=2, dtype=torch.float64)
+    mine = x.clone().requires_grad_()
+    rotate_half(mine, angles.cos(), angles.sin()).backward(grad)
+    plain = x.clone().requires_grad_()
+    turned = torch.polar(torch.ones_like(angles), angles) * torch.complex(*plain.chunk(2, dim=-1))
+    torch.cat([turned.real, turned.imag], dim=-1).backward(grad)
+    torch.testing.assert_close(mine.grad, plain.grad)
+    each = x[0, 0].clone().requires_grad_()
+
+    def turn(x):
+        return rotate_half(x, angles.cos(), angles.sin())
+
+    assert torch.autograd.gradgradcheck(turn, each)
+    torch.testing.assert_close(torch.vmap(torch.vmap(turn))(x), turn(x))
+
+
+def test_cosines_that_want_a_gradient_get_one():
+    x, angles = randn(3, 4, dtype=torch.float64), randn(3, 2, seed=1, dtype=torch.float64)
+
+    def turn(x, angles):
+        return rotate_half(x, angles.cos(), angles.sin())
+
+    assert torch.autograd.gradcheck(turn, (x.requires_grad_(), angles.requires_grad_()))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_angles_are_float32_in_half_precision(dtype, layout):

@@ -254,6 +254,11 @@ def _fused(
         bias = score_bias if mask is None else score_bias.masked_fill(~mask, float("-inf"))
     # Heads of keys and values that serve a group of query heads are not copied, but looked up.
     grouped = query.dim() == 4 and query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(
+    shape = query.shape
+    if grouped and shape[2] == 1 and (bias is None or bias.shape[1] == 1):
+        # Of one position each, a group's queries stand side by side as if they were positions.
+        query, grouped = query.reshape(shape[0], key.shape[1], -1, shape[3]), False
+    out = F.scaled_dot_product_attention(
         query, key, value, bias, dropout, is_causal, scale=scale, enable_gqa=grouped
     )
+    return out.reshape(*shape[:-1], out.shape[-1])

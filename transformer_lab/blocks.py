@@ -192,12 +192,7 @@ def deep_norm_init_(block: AnyModule, beta: float) -> AnyModule:
     linear = {
         path: module for path, module in block.named_modules() if isinstance(module, nn.Linear)
     }
-    unknown = [path for path in linear if path.split(".")[-1] not in _SCALED | _UNSCALED]
-    if unknown or not linear:
-        raise ValueError(
-            f"a block's linear layers must be named {', '.join(sorted(_SCALED | _UNSCALED))}; there "
-            f"{'is ' + ', '.join(unknown) if unknown else 'are none'}. Nothing was changed."
-        )
+    checks.layer_names(linear, _SCALED | _UNSCALED)
     for path, module in linear.items():
         nn.init.xavier_normal_(module.weight, gain=beta if path.split(".")[-1] in _SCALED else 1.0)
     return block

@@ -1,7 +1,7 @@
 """Questions that blocks and models ask of their arguments; each answers with what was expected and what came."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -102,6 +102,16 @@ def maker(name: str, function: Any, what: str, example: str) -> None:
         raise TypeError(
             f"{name} must be a function that makes {what}, such as `{example}`; "
             f"it is a {type(function).__name__}."
+        )
+
+
+def layer_names(paths: Collection[str], known: set[str]) -> None:
+    """Refuse paths of linear layers that end in other names, and no paths."""
+    unknown = [path for path in paths if path.split(".")[-1] not in known]
+    if unknown or not paths:
+        raise ValueError(
+            f"a block's linear layers must be named {', '.join(sorted(known))}; there "
+            f"{'is ' + ', '.join(unknown) if unknown else 'are none'}. Nothing was changed."
         )
 
 
@@ -285,6 +295,16 @@ def positions(positions: Tensor, x: Tensor) -> None:
             f"{tuple(x.shape)}; its shape is {tuple(positions.shape)}."
         )
     device("positions", positions, "x", x)
+
+
+def turnable(name: str, x: Tensor, features: int) -> None:
+    """Refuse what has no positions, or not so many features to turn."""
+    floating(name, x)
+    if x.dim() < 2 or x.shape[-1] < features:
+        raise ValueError(
+            f"{name} must have the axes (…, positions, features), with at least the {features} features "
+            f"that are turned; its shape is {tuple(x.shape)}."
+        )
 
 
 def pairs(x: Tensor, cos: Tensor, sin: Tensor) -> None:

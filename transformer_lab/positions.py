@@ -147,18 +147,12 @@ class RotaryEmbedding(nn.Module):
     ) -> Float[Tensor, "*batch seq d_head"]:
         """Queries or keys x, turned by the angles of their positions.
 
-        positions is (seq,) where all rows have the same ones, (batch, seq) where each row has its own, as
-        with padding on the left: the batch is the first axis of x, and the axes between (heads) share them.
-        A number is the position of the first; the others follow.
+        positions is (seq,) where all rows have the same ones, (batch, seq) where each has its own: the batch
+        is the first axis of x. A number is the position of the first; the others follow.
 
         Raises: ValueError if shapes, dtypes or devices don't fit together.
         """
-        checks.floating("x", x)
-        if x.dim() < 2 or x.shape[-1] < self.d_rotary:
-            raise ValueError(
-                f"x must have the axes (…, positions, features), with at least the {self.d_rotary} features "
-                f"that are turned; its shape is {tuple(x.shape)}."
-            )
+        checks.turnable("x", x, self.d_rotary)
         if isinstance(positions, Tensor):
             checks.positions(positions, x)
         else:
