@@ -694,11 +694,22 @@ _WAYS: tuple[tuple[str, _Ways, str], ...] = (
 # ---------------------------------------------------------------------------- MultiHeadAttention
 
 
+def _raise_unless_divisible(d_model: int, num_heads: int) -> None:
+    if d_model % num_heads:
+        raise ValueError(f"{num_heads} heads for {d_model} features")
+
+
+def _assert_divisible(d_model: int, num_heads: int) -> None:
+    if d_model % num_heads:  # what `assert` does
+        raise AssertionError("d_model must be a multiple of num_heads")
+
+
 class _ByTorch(nn.Module):
     """The whole layer by torch's own function, with the attributes that are asked for."""
 
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
+        _raise_unless_divisible(d_model, num_heads)
         self.heads = num_heads
         for name in _NAMES:
             setattr(self, name, nn.Linear(d_model, d_model))
@@ -728,6 +739,7 @@ def _layer(
     make: Callable[[int, int], nn.Module] = lambda d_model, heads: nn.Linear(d_model, d_model),
     sources: tuple[int, int, int] = (0, 1, 2),
     names: tuple[str, ...] = _NAMES,
+    guard: Callable[[int, int], None] = _raise_unless_divisible,
 ) -> Answer:
     """A layer as a learner may write it, with one part replaced.
 
@@ -737,11 +749,13 @@ def _layer(
         make: Makes a projection.
         sources: Which of the projections gives query, key and value.
         names: Of the four projections.
+        guard: Looks at d_model and the number of heads.
     """
 
     class MultiHeadAttention(nn.Module):
         def __init__(self, d_model: int, num_heads: int) -> None:
             super().__init__()
+            guard(d_model, num_heads)
             self.num_heads = num_heads
             for name in names:
                 setattr(self, name, make(d_model, num_heads))
@@ -770,7 +784,8 @@ class _FixedHeads(_ByTorch):
     """Two heads, whatever num_heads says."""
 
     def __init__(self, d_model: int, num_heads: int) -> None:
-        super().__init__(d_model, 2)
+        super().__init__(d_model, num_heads)
+        self.heads = 2
 
 
 class _WithoutMask(_ByTorch):
@@ -811,6 +826,7 @@ class _ByLoop(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
+        _raise_unless_divisible(d_model, num_heads)
         self.h, self.d = num_heads, d_model // num_heads
         self.query_proj, self.key_proj = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
         self.value_proj, self.out_proj = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
@@ -841,6 +857,15 @@ def _projections(answer: Answer, args: tuple[Any, ...], kwargs: Mapping[str, Any
         else:
             said.append(f"{name} {'missing' if part is None else type(part).__name__}")
     return "; ".join(said)
+
+
+def _refusal(answer: Answer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Whether sizes that don't fit are refused."""
+    try:
+        answer(*args, **kwargs)
+    except ValueError:
+        return "a ValueError from __init__"
+    return "no error from __init__"
 
 
 def _set(layer: Any, weights: Mapping[str, Tensor], biases: Mapping[str, Tensor]) -> None:
@@ -1049,6 +1074,12 @@ multi_head_attention = Exercise(
             use=_applied(_X, calls=2),
         ),
         Probe(
+            "ten features for three heads",
+            (10, 3),
+            explain="Three heads can't share ten features evenly. `__init__` should say so with a ValueError.",
+            use=_refusal,
+        ),
+        Probe(
             "a layer and inputs that live on another device than the CPU",
             (12, 3),
             explain="On a GPU this would stop: a tensor is made on the CPU whatever the device of x is.",
@@ -1174,6 +1205,18 @@ multi_head_attention = Exercise(
             "Queries, keys and values all come from query_proj. Each has a projection of its own.",
         ),
         Wrong(
+            "sizes not checked",
+            _layer(guard=lambda d_model, heads: None),
+            "Three heads can't share ten features evenly, and your class makes such a layer without a word; only "
+            "forward would stumble. In __init__: if d_model % num_heads, raise a ValueError with both numbers.",
+        ),
+        Wrong(
+            "sizes checked by assert",
+            _layer(guard=_assert_divisible),
+            "You check the sizes with `assert`, which Python leaves out under -O. What a caller may do wrong is "
+            "answered with an exception: if d_model % num_heads: raise ValueError(…).",
+        ),
+        Wrong(
             "two heads always",
             _FixedHeads,
             "The number of heads is written into your code. Keep what __init__ is given: self.num_heads = num_heads.",
@@ -1212,8 +1255,9 @@ multi_head_attention = Exercise(
     hints=(
         "Five steps: project, split, attend, merge, project. Write the shape of the tensor after each; which of them "
         "do the two functions that you have already written?",
-        "In __init__: four nn.Linear(d_model, d_model) and self.num_heads. In forward the scores are query @ "
-        "key.transpose(-2, -1) / √d_head, with d_head the last size of the split query; the mask is laid on them.",
+        "In __init__: the ValueError, four nn.Linear(d_model, d_model) and self.num_heads. In forward the scores are "
+        "query @ key.transpose(-2, -1) / √d_head, with d_head the last size of the split query; the mask is laid on "
+        "them.",
         "query, key, value = split_heads of self.query_proj(x), self.key_proj(x), self.value_proj(x); scores, "
         "masked_fill(~mask, -inf) if mask is not None, softmax(dim=-1), @ value; return "
         "self.out_proj(merge_heads(…)).",
