@@ -45,6 +45,14 @@ def _gated(
     return lambda x, w_gate, w_up, w_down: join(bend(x @ w_gate.T), x @ w_up.T) @ w_down.T
 
 
+def _loose_up(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
+    return F.silu(x @ w_gate.T) * x @ w_up.T @ w_down.T
+
+
+def _loose_inside(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
+    return F.silu(x @ w_gate.T * x @ w_up.T) @ w_down.T
+
+
 def _silu_by_exp(z: Tensor) -> Tensor:
     return z * z.exp() / (1 + z.exp())
 
@@ -118,6 +126,30 @@ swiglu = Exercise(
             _gated(torch.sigmoid),
             "Your gate is sigmoid(z), which is GLU. SwiGLU's is silu(z) = z · sigmoid(z): the gate's own "
             "value is a factor too.",
+        ),
+        Wrong(
+            "minus sign lost",
+            _gated(lambda z: z / (1 + z.exp())),
+            "Your silu has lost its minus sign: it is z / (1 + exp(-z)), or z * sigmoid(z). Yours falls to 0 "
+            "for large z.",
+        ),
+        Wrong(
+            "gate and up multiplied as matrices",
+            _gated(join=torch.matmul),
+            "You multiply gate and up as matrices (@). The gate opens each feature by itself: *, number by "
+            "number.",
+        ),
+        Wrong(
+            "no brackets around up",
+            _loose_up,
+            "silu(...) * x @ w_up.T is (silu(...) * x) @ w_up.T for Python: * and @ have equal rank and go from "
+            "left to right. Put brackets around x @ w_up.T.",
+        ),
+        Wrong(
+            "no brackets inside silu",
+            _loose_inside,
+            "Your silu is around a product, and x @ w_gate.T * x @ w_up.T is ((x @ w_gate.T) * x) @ w_up.T for "
+            "Python. Close silu behind w_gate.T, and put brackets around x @ w_up.T.",
         ),
         Wrong(
             "GELU gate",
@@ -234,12 +266,8 @@ swiglu = Exercise(
 # ---------------------------------------------------------------------------- llama_ffn_width
 
 
-def _width_by_counting(
-    d_model: int, multiple_of: int = 256, multiplier: float | None = None
-) -> int:
-    least = math.floor(Fraction(8 * d_model, 3))
-    if multiplier is not None:
-        least = math.floor(Fraction(multiplier) * least)
+def _width_by_counting(d_model: int, multiple_of: int = 256, multiplier: float = 1.0) -> int:
+    least = math.floor(Fraction(multiplier) * math.floor(Fraction(8 * d_model, 3)))
     width = 0
     while width < least:
         width += multiple_of
@@ -260,31 +288,19 @@ def _width(
 ) -> Answer:
     """The rule with one of its three steps replaced."""
 
-    def llama_ffn_width(
-        d_model: int, multiple_of: int = 256, multiplier: float | None = None
-    ) -> Any:
-        width = start(d_model)
-        if multiplier is not None:
-            width = times(width, multiplier)
-        return finish(width, multiple_of)
+    def llama_ffn_width(d_model: int, multiple_of: int = 256, multiplier: float = 1.0) -> Any:
+        return finish(times(start(d_model), multiplier), multiple_of)
 
     return llama_ffn_width
 
 
-def _multiplied_last(d_model: int, multiple_of: int = 256, multiplier: float | None = None) -> int:
-    width = _up(int(8 * d_model / 3), multiple_of)
-    return width if multiplier is None else int(width * multiplier)
+def _multiplied_last(d_model: int, multiple_of: int = 256, multiplier: float = 1.0) -> int:
+    return int(_up(int(8 * d_model / 3), multiple_of) * multiplier)
 
 
-def _multiplied_always(
-    d_model: int, multiple_of: int = 256, multiplier: float | None = None
-) -> int:
-    return _up(int(int(8 * d_model / 3) * multiplier), multiple_of)  # type: ignore[operator]
-
-
-def _by_steps(d_model: int, multiple_of: int = 256, multiplier: float | None = None) -> int:
+def _by_steps(d_model: int, multiple_of: int = 256, multiplier: float = 1.0) -> int:
     width = int(2 * (4 * d_model) / 3)
-    if multiplier is not None:
+    if multiplier != 1:
         width = int(multiplier * width)
     return multiple_of * ((width + multiple_of - 1) // multiple_of)
 
@@ -298,7 +314,7 @@ def _by_remainder(d_model: int, multiple_of: int = 256, multiplier: float | None
 llama_ffn_width = Exercise(
     name="llama_ffn_width",
     lesson=LESSON,
-    signature="llama_ffn_width(d_model, multiple_of=256, multiplier=None)",
+    signature="llama_ffn_width(d_model, multiple_of=256, multiplier=1.0)",
     reference=_width_by_counting,
     probes=(
         Probe(
@@ -328,6 +344,16 @@ llama_ffn_width = Exercise(
             "d_model 100, multiple of 1, multiplier 1.3",
             (100, 1, 1.3),
             explain="First cut 266.67 to 266, then 266 · 1.3 = 345.8, cut to 345. The order of the steps shows.",
+        ),
+        Probe(
+            "d_model 97, multiple of 1, multiplier 1.3",
+            (97, 1, 1.3),
+            explain="258.67 is cut to 258, and 258 · 1.3 = 335.4 to 335.",
+        ),
+        Probe(
+            "d_model 99, multiple of 1, multiplier 1.3",
+            (99, 1, 1.3),
+            explain="264 · 1.3 = 343.2 is cut to 343.",
         ),
         Probe("d_model 48, multiple of 32, multiplier 0.5", (48, 32, 0.5)),
         Probe("the parameters by name", (1024,), {"multiplier": 1.5, "multiple_of": 64}),
@@ -401,13 +427,17 @@ llama_ffn_width = Exercise(
         Wrong(
             "multiplier ignored",
             _width(times=lambda width, multiplier: width),
-            "Your function takes no notice of multiplier. When it isn't None, multiply before you round.",
+            "Your function takes no notice of multiplier. Multiply by it before you round.",
         ),
         Wrong(
-            "None multiplied",
-            _multiplied_always,
-            "multiplier is None when there is none, and None can't be multiplied. Ask first: if multiplier "
-            "is not None.",
+            "not cut after the multiplier",
+            _width(times=lambda width, multiplier: width * multiplier),
+            "You don't cut after the multiplier: 345.8 is to become 345 before it is rounded up to a multiple.",
+        ),
+        Wrong(
+            "rounded after the multiplier",
+            _width(times=lambda width, multiplier: round(width * multiplier)),
+            "After the multiplier you round to the nearest whole number. Meta's code cuts there too: int(...).",
         ),
         Wrong(
             "a float",
@@ -423,7 +453,7 @@ llama_ffn_width = Exercise(
     ),
     hints=(
         "Do the three steps one after the other for d_model = 4096 on paper: 10,922.67, then what?",
-        "int(2 * 4 * d_model / 3); if there is a multiplier, int(multiplier * width). For rounding up: how "
+        "int(2 * 4 * d_model / 3), then int(multiplier * width). For rounding up: how "
         "many multiples does the width touch?",
         "-(-width // multiple_of) * multiple_of rounds up, and so does (width + multiple_of - 1) // "
         "multiple_of * multiple_of.",
@@ -768,6 +798,9 @@ class _Steps:
         seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         return scores.masked_fill(~seen, -math.inf)
 
+    def weighed(self, scores: Tensor) -> Tensor:
+        return scores.softmax(dim=-1)
+
     def merge(self, heads: Tensor) -> Tensor:
         return heads.transpose(1, 2).flatten(2)
 
@@ -775,7 +808,7 @@ class _Steps:
         query, key, value = (self.heads(x, name) for name in _PROJECTIONS[:3])
         query, key, value = self.turned(query, key, value, places)
         key, value = self.repeat(key), self.repeat(value)
-        weights = self.masked(self.scaled(query @ key.mT)).softmax(dim=-1)
+        weights = self.weighed(self.masked(self.scaled(query @ key.mT)))
         out: Tensor = self.block.out_proj(self.merge(weights @ value))
         return out
 
@@ -814,6 +847,11 @@ class _NoResidual(_Steps):
     def whole(self, x: Tensor, places: Tensor) -> Tensor:
         h = self.attention(self.norm(x, "attention_norm"), places)
         return self.network(self.norm(h, "ffn_norm"))
+
+
+class _NoAttention(_Steps):
+    def whole(self, x: Tensor, places: Tensor) -> Tensor:
+        return x + self.network(self.norm(x, "ffn_norm"))
 
 
 class _FirstResidualMissing(_Steps):
@@ -1012,6 +1050,22 @@ class _CutLost(_Steps):
         out: Tensor = getattr(self.block, name)(x)
         batch, seq, width = out.shape
         return out.reshape(batch, width // self.block.d_head, seq, self.block.d_head)
+
+
+class _OverQueries(_Steps):
+    def weighed(self, scores: Tensor) -> Tensor:
+        return scores.softmax(dim=-2)
+
+
+class _SpeedsOfTheWidth(_Steps):
+    """As with the package's rotary, which refuses heads that are narrower than what it turns."""
+
+    def turn(self, x: Tensor, places: Tensor) -> Tensor:
+        d_model = self.block.query_proj.weight.shape[1]
+        raise ValueError(
+            f"x must have the axes (…, positions, features), with at least the {d_model} features "
+            f"that are turned; its shape is {tuple(x.shape)}."
+        )
 
 
 class _NotProjected(_Steps):
@@ -1253,7 +1307,7 @@ llama_block = Exercise(
         Probe(
             "attention alone, 3 positions, one head of width 4",
             (4, 1, 1, 3),
-            explain="Look at the mask, the scale 1/√d_head and RoPE.",
+            explain="Look at the mask, the softmax (over the keys), the scale 1/√d_head and RoPE.",
             use=_applied(1, 3, 4, seed=60, off=_NETWORK_OFF),
         ),
         Probe(
@@ -1365,6 +1419,12 @@ llama_block = Exercise(
             "width fixed",
             _block(make=_one_width),
             "Your feed-forward network has the width 4 · d_model whatever d_ff says. Use d_ff.",
+        ),
+        Wrong(
+            "attention missing",
+            _block(_NoAttention),
+            "Your feed-forward network is right, but attention is missing: h is still x. It is x + attention("
+            "attention_norm(x)).",
         ),
         Wrong(
             "no residual",
@@ -1500,6 +1560,11 @@ llama_block = Exercise(
             "pairs reach across them. Cut first, then turn each head.",
         ),
         Wrong(
+            "speeds for the whole width",
+            _block(_SpeedsOfTheWidth),
+            "Your RoPE is made for d_model features. It turns one head: rope_frequencies(d_head).",
+        ),
+        Wrong(
             "positions ignored",
             _block(_PlacesIgnored),
             "Your RoPE counts 0, 1, 2, … (or on from the first position) whatever positions says. There may be "
@@ -1516,6 +1581,11 @@ llama_block = Exercise(
             _block(_NotRepeated),
             "There are fewer heads of keys than of queries, and they don't line up. Repeat each for its group: "
             "repeat_interleave(num_heads // num_kv_heads, dim=1).",
+        ),
+        Wrong(
+            "softmax over the queries",
+            _block(_OverQueries),
+            "Your softmax runs over the queries. The weights of each query have to sum to 1: softmax(dim=-1).",
         ),
         Wrong(
             "unscaled",
