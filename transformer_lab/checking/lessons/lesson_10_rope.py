@@ -410,6 +410,17 @@ def _with_coarse_angles(split: Split, join: Join) -> Answer:
     return turned
 
 
+def _with_coarse_frequencies(split: Split, join: Join) -> Answer:
+    def rounded(positions: Tensor, d: int, theta: float = BASE) -> Tensor:
+        frequencies = theta ** (-2 * _pairs(positions, d) / d)
+        return positions[:, None] * frequencies.bfloat16().float()
+
+    exact, coarse = _turning(split, join), _turning(split, join, angles=rounded)
+    return lambda x, positions, theta=BASE: (coarse if x.dtype == torch.bfloat16 else exact)(
+        x, positions, theta
+    )
+
+
 def _in_float32(split: Split, join: Join) -> Answer:
     def turned(x: Tensor, positions: Tensor, theta: float = BASE) -> Tensor:
         angles = _angles(positions, x.shape[-1], theta)
@@ -538,6 +549,12 @@ def _both_layouts(right: Answer, split: Split, join: Join, even: bool) -> tuple[
             "their angles. Make positions, angles, cosine and sine in float32, and round only then.",
         ),
         Wrong(
+            "frequencies in the dtype of x",
+            _with_coarse_frequencies(split, join),
+            "With x in bfloat16 your frequencies are rounded to bfloat16, and that makes them other frequencies: near "
+            "positions look right, far ones are wrong. Make them in float32, whatever x is.",
+        ),
+        Wrong(
             "float32 comes out",
             _in_float32(split, join),
             "Your result is float32, though x is bfloat16: cosine and sine were float32, and won. Keep the angles, but "
@@ -625,6 +642,12 @@ def _probes(exchanged: bool) -> tuple[Probe, ...]:
             "x in bfloat16, at positions 256 to 259",
             (numbers(4, 4, seed=8, dtype=torch.bfloat16), torch.arange(256, 260)),
             explain="The result should be bfloat16 as x is, but the angles have to be exact: bfloat16 has no 257.",
+        ),
+        Probe(
+            "x in bfloat16, at positions 5000 to 5002",
+            (numbers(3, 8, seed=13, dtype=torch.bfloat16), torch.arange(5000, 5003)),
+            explain="Far behind, a small error of a frequency makes a large one of the angle: frequencies, too, are "
+            "made in float32.",
         ),
         Probe(
             "x whose features don't lie side by side in memory",
