@@ -33,6 +33,9 @@ _GAIN, _BIAS = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.5, 0.0, 0.0, 
 _WAVE = torch.tensor([[1.0, -1.0, 1.0, -1.0]])  # mean 0, variance 1
 _SPIKE = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
 _FAR = torch.tensor([[10000.0, 10001.0, 10002.0, 10003.0]])
+# Mean 200, deviations 300 and -100.
+_HUGE = torch.tensor([[500.0, 100.0, 100.0, 100.0]], dtype=_HALF)
+_TINY = torch.tensor([[1e-4, -1e-4, 1e-4, -1e-4]], dtype=_HALF)
 
 _LOST_AXIS = "In a square a lost axis goes unnoticed: think of keepdim=True."
 _BIASED = "The variance is the biased one: the mean of the squared deviations, divided by d and not by d - 1."
@@ -50,6 +53,19 @@ def _root(variance: Tensor, eps: float) -> Tensor:
 
 def _root_of_one_number(variance: Tensor, eps: float) -> Any:
     return math.sqrt(variance + eps)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _like_float32(answer: Answer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Whether half precision gives the numbers of float32, rounded once, at the end."""
+    wide = answer(*(arg.float() for arg in args), **kwargs)
+    narrow = answer(*args, **kwargs)
+    share = (narrow != wide.to(narrow.dtype)).float().mean()
+    # One in a hundred may fall on the other side of a tie, by another order of the operations.
+    return "float32's numbers" if share < 0.01 else "other numbers than float32's"
 
 
 def _gradients_by_name(*names: str) -> Callable[[Answer, tuple[Any, ...], Mapping[str, Any]], Any]:
@@ -79,12 +95,14 @@ def _layer_norm_with(
     variance: Callable[[Tensor], Tensor] | None = None,
     root: Callable[[Tensor, float], Tensor] = _root,
     affine: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda h, gamma, beta: h * gamma + beta,
+    widen: Callable[[Tensor], Tensor] = _wide,
 ) -> Answer:
     def answer(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
-        deviation = x - x.mean(dim=dim, keepdim=keepdim) if centred else x
-        biased_or_not = x.var(dim=dim, keepdim=keepdim, correction=correction)
-        spread = variance(x) if variance else biased_or_not
-        return affine(deviation / root(spread, eps), gamma, beta)
+        wide = widen(x)
+        deviation = wide - wide.mean(dim=dim, keepdim=keepdim) if centred else wide
+        biased_or_not = wide.var(dim=dim, keepdim=keepdim, correction=correction)
+        spread = variance(wide) if variance else biased_or_not
+        return affine(deviation / root(spread, eps), gamma, beta).to(x.dtype)
 
     return answer
 
@@ -106,21 +124,53 @@ def _layer_norm_over_len(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e
 
 
 def _layer_norm_changes_input(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
-    x -= x.mean(dim=-1, keepdim=True)
-    x /= _root(x.square().mean(dim=-1, keepdim=True), eps)
-    return x * gamma + beta
+    wide = _wide(x)  # the same tensor when x is float32
+    wide -= wide.mean(dim=-1, keepdim=True)
+    wide /= _root(_mean_square(wide), eps)
+    return (wide * gamma + beta).to(x.dtype)
 
 
 def _layer_norm_changes_and_returns(
     x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5
 ) -> Tensor:
-    x -= x.mean(dim=-1, keepdim=True)
-    return x / _root(x.square().mean(dim=-1, keepdim=True), eps) * gamma + beta
+    wide = _wide(x)
+    wide -= wide.mean(dim=-1, keepdim=True)
+    return (wide / _root(_mean_square(wide), eps) * gamma + beta).to(x.dtype)
 
 
-def _layer_norm_in_float32(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
-    found: Tensor = _layer_norm(x.float(), gamma.float(), beta.float(), eps)
-    return found.to(x.dtype)
+def _layer_norm_wide_out(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
+    wide = _wide(x)
+    centred = wide - wide.mean(dim=-1, keepdim=True)
+    return centred / _root(_mean_square(centred), eps) * gamma + beta
+
+
+def _layer_norm_in_own_dtype(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
+    centred = x - x.mean(dim=-1, keepdim=True)
+    return centred / _root(_mean_square(centred), eps) * gamma + beta
+
+
+def _layer_norm_widened_late(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
+    centred = x - x.mean(dim=-1, keepdim=True)
+    variance = _wide(centred.square()).mean(dim=-1, keepdim=True)
+    return (centred / _root(variance, eps) * gamma + beta).to(x.dtype)
+
+
+def _layer_norm_narrow_again(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
+    wide = _wide(x)
+    centred = wide - wide.mean(dim=-1, keepdim=True)
+    variance = _mean_square(centred).to(x.dtype)
+    return (centred.to(x.dtype) / _root(variance, eps) * gamma + beta).to(x.dtype)
+
+
+def _layer_norm_dtype_of_gain(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
+    h = _layer_norm_wide_out(x, torch.ones_like(gamma), torch.zeros_like(beta), eps)
+    return h.to(x.dtype) * gamma + beta
+
+
+def _layer_norm_back_before_gain(
+    x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5
+) -> Tensor:
+    return _layer_norm_dtype_of_gain(x, gamma.to(x.dtype), beta.to(x.dtype), eps)
 
 
 def _layer_norm_float32_out(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
@@ -129,11 +179,12 @@ def _layer_norm_float32_out(x: Tensor, gamma: Tensor, beta: Tensor, eps: float =
 
 
 def _layer_norm_by_projection(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
-    ones = torch.ones_like(x) / x.shape[-1] ** 0.5
-    centred = x - (x * ones).sum(-1, keepdim=True) * ones
+    wide = _wide(x)
+    ones = torch.ones_like(wide) / x.shape[-1] ** 0.5
+    centred = wide - (wide * ones).sum(-1, keepdim=True) * ones
     length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
     # The root of (length² / d + eps), with a gradient where the length is 0 as well.
-    return centred * (length.square() / x.shape[-1] + eps).rsqrt() * gamma + beta
+    return (centred * (length.square() / x.shape[-1] + eps).rsqrt() * gamma + beta).to(x.dtype)
 
 
 def _layer_norm_by_module(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
@@ -228,6 +279,39 @@ layer_norm = Exercise(
             "numbers in half precision",
             (numbers(3, 5, seed=16, dtype=_HALF), *_affine(5, 17, _HALF)),
             explain="The result should have the dtype of x.",
+        ),
+        Probe(
+            "(500, 100, 100, 100) in float16",
+            (_HUGE, _ONES.to(_HALF), _ZEROS.to(_HALF)),
+            explain="The mean is 200, and 300² is beyond float16, which ends at 65504: widen x to float32 before you "
+            "square anything, and come back at the end.",
+        ),
+        Probe(
+            "(1, -1, 1, -1) / 10,000 in float16, with eps = 1e-12",
+            (_TINY, _ONES.to(_HALF), _ZEROS.to(_HALF)),
+            {"eps": 1e-12},
+            "The variance, 1e-8, and eps are both 0 in float16: widen x to float32 before you square anything.",
+        ),
+        Probe(
+            "x in float16, gain and bias in float32",
+            (numbers(3, 5, seed=25, dtype=_HALF), *_affine(5, 26)),
+            explain="The result should have the dtype of x, whatever that of gamma and beta.",
+        ),
+        Probe(
+            "bfloat16",
+            (numbers(3, 5, seed=28, dtype=torch.bfloat16), *_affine(5, 29, torch.bfloat16)),
+            explain="The result should have the dtype of x.",
+        ),
+        Probe(
+            "256 features in bfloat16, beside the same in float32, rounded at the end",
+            (
+                numbers(3, 256, seed=50, dtype=torch.bfloat16),
+                torch.ones(256, dtype=torch.bfloat16),
+                torch.zeros(256, dtype=torch.bfloat16),
+            ),
+            explain="In bfloat16 something is computed before it is widened, or after it came back: 8 binary digits. "
+            "Widen x first, come back at the end.",
+            use=_like_float32,
         ),
         Probe("a transposed, non-contiguous table", (numbers(5, 3, seed=19).T, *_affine(5, 20))),
         gradient(numbers(3, 5, seed=22), *_affine(5, 23)),
@@ -468,36 +552,85 @@ layer_norm = Exercise(
             "You multiply by 1 + gamma, which is how Gemma stores its gains. Here gamma is the gain itself.",
         ),
         Wrong(
-            "computed in float32",
-            _layer_norm_in_float32,
-            "Your numbers are computed in float32, so float64 loses half of its digits. Leave out .float().",
+            "in its own dtype",
+            lambda x, gamma, beta, eps=1e-5: _layer_norm_in_own_dtype(x, gamma, beta, eps).to(
+                x.dtype
+            ),
+            "You compute in the dtype of x. In float16 a deviation of 300 squares to inf (and the token becomes zeros) "
+            "and small squares become 0. Widen x to float32 first, and come back with .to(x.dtype).",
+        ),
+        Wrong(
+            "in its own dtype, dtype of the gain",
+            _layer_norm_in_own_dtype,
+            "You compute in the dtype of x, where 300² overflows (float16 ends at 65504), and a float32 gain makes the "
+            "result float32. Widen x to float32 first, and end with .to(x.dtype).",
+        ),
+        Wrong(
+            "bfloat16 not widened",
+            _layer_norm_with(widen=lambda x: x.float() if x.dtype == _HALF else x),
+            "In bfloat16 you compute in bfloat16: 8 binary digits. Widen it as well: "
+            "torch.promote_types(x.dtype, torch.float32), and come back only at the end.",
+        ),
+        Wrong(
+            "widened after the square",
+            _layer_norm_widened_late,
+            "You widen the squared deviation: it has overflowed by then, or become 0. Widen x itself to float32, "
+            "before the mean.",
+        ),
+        Wrong(
+            "narrowed before the root",
+            _layer_norm_narrow_again,
+            "You take the variance in float32 and bring it back to half precision too early, where a small one is 0. "
+            "Normalise in float32, then come back.",
+        ),
+        Wrong(
+            "float16 returned",
+            lambda x, gamma, beta, eps=1e-5: _layer_norm_wide_out(x, gamma, beta, eps).half(),
+            "Your numbers are rounded to float16, whatever x is: end with .to(x.dtype).",
         ),
         Wrong(
             "float32 returned",
             _layer_norm_float32_out,
-            "Your result is float32 whatever x is. Leave out .float(), or come back with .to(x.dtype); float64 "
-            "should not be narrowed.",
+            "Your result is float32, whatever x is. It should have the dtype of x: end with .to(x.dtype). And widen "
+            "half precision only; float64 should not be narrowed.",
+        ),
+        Wrong(
+            "not brought back",
+            _layer_norm_wide_out,
+            "Half precision comes in and float32 goes out. Bring the result back: .to(x.dtype).",
+        ),
+        Wrong(
+            "dtype of the gain",
+            _layer_norm_dtype_of_gain,
+            "You come back to the dtype of x before gain and bias; if these are float32, the result is float32 again. "
+            "End with .to(x.dtype).",
+        ),
+        Wrong(
+            "float64 narrowed",
+            _layer_norm_with(widen=Tensor.float),
+            "x.float() narrows float64 to float32 and loses half of its digits. Widen half precision only, for "
+            "example to torch.promote_types(x.dtype, torch.float32).",
         ),
         Wrong(
             "input changed",
             _layer_norm_changes_input,
-            "Your numbers are right, but `x -= …` and `x /= …` write into the caller's tensor, which a residual "
-            "connection still needs. Make new ones: `x - …`, `x / …`.",
+            "Your numbers are right, but `-=` and `/=` write into the caller's tensor, which a residual connection "
+            "still needs (for float32, .float() and .to() return x itself, no copy). Make new ones: `wide - …`.",
         ),
         Wrong(
             "input shifted",
             _layer_norm_changes_and_returns,
-            "Your numbers are right, but `x -= …` takes the mean out of the caller's tensor, which a residual "
-            "connection still needs. Make a new one: `x - …`.",
+            "Your numbers are right, but `-=` takes the mean out of the caller's tensor, which a residual connection "
+            "still needs (for float32, .float() and .to() return x itself, no copy). Make a new one: `wide - …`.",
         ),
         Wrong(
             "gradient of the statistics cut off",
             lambda x, gamma, beta, eps=1e-5: (
-                (x - x.mean(-1, keepdim=True).detach())
-                / _root(x.var(-1, keepdim=True, correction=0), eps).detach()
+                (_wide(x) - _wide(x).mean(-1, keepdim=True).detach())
+                / _root(_wide(x).var(-1, keepdim=True, correction=0), eps).detach()
                 * gamma
                 + beta
-            ),
+            ).to(x.dtype),
             "The values are right, but mean and variance are cut off from the gradient. They depend on x: leave out "
             ".detach() and torch.no_grad().",
         ),
@@ -505,17 +638,25 @@ layer_norm = Exercise(
     correct_alternatives=(
         _layer_norm,
         _layer_norm_by_projection,
+        _layer_norm_back_before_gain,
+        lambda x, gamma, beta, eps=1e-5: _layer_norm_wide_out(
+            x.double(), gamma.double(), beta.double(), eps
+        ).to(x.dtype),
         lambda x, gamma, beta, eps=1e-5: torch.addcmul(
-            beta, (x - x.mean(-1, True)) * (x.var(-1, False, keepdim=True) + eps).rsqrt(), gamma
-        ),
+            beta.to(_wide(x).dtype),
+            (_wide(x) - _wide(x).mean(-1, True))
+            * (_wide(x).var(-1, False, keepdim=True) + eps).rsqrt(),
+            gamma.to(_wide(x).dtype),
+        ).to(x.dtype),
     ),
     hints=(
-        "Three steps: subtract each token's mean, divide by its standard deviation, then gain and bias. Over which "
-        "axis does the mean run, and what shape must it have to be subtracted?",
-        "x.mean(dim=-1, keepdim=True) has the shape (…, 1). The variance is the mean of the squared deviations, over "
-        "the same axis; torch's .var() divides by d - 1 unless correction=0.",
-        "centred = x - mean; variance = centred.square().mean(dim=-1, keepdim=True); then "
-        "centred / (variance + eps).sqrt() * gamma + beta.",
+        "Four steps: widen half precision, subtract each token's mean, divide by its standard deviation, then gain and "
+        "bias. Over which axis does the mean run, and what shape must it have to be subtracted?",
+        "wide = x.to(torch.promote_types(x.dtype, torch.float32)) leaves float32 and float64 alone. "
+        "wide.mean(dim=-1, keepdim=True) has the shape (…, 1). The variance is the mean of the squared deviations, "
+        "over the same axis; torch's .var() divides by d - 1 unless correction=0.",
+        "centred = wide - mean; variance = centred.square().mean(dim=-1, keepdim=True); then "
+        "(centred / (variance + eps).sqrt() * gamma + beta).to(x.dtype).",
     ),
 )
 
@@ -526,10 +667,6 @@ def _rms_norm_in_double(x: Tensor, gain: Tensor, eps: float = 1e-5) -> Tensor:
     wide = x.double()
     mean_square = torch.einsum("...d,...d->...", wide, wide)[..., None] / x.shape[-1]
     return (wide * gain.double() / torch.sqrt(mean_square + eps)).to(x.dtype)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _rms_norm_with(
@@ -601,18 +738,8 @@ def _rms_norm_changes_input(x: Tensor, gain: Tensor, eps: float = 1e-5) -> Tenso
     return (wide * gain).to(x.dtype)
 
 
-def _like_float32(answer: Answer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """Whether half precision gives the numbers of float32, rounded once, at the end."""
-    wide = answer(*(arg.float() for arg in args), **kwargs)
-    narrow = answer(*args, **kwargs)
-    share = (narrow != wide.to(narrow.dtype)).float().mean()
-    # One in a hundred may fall on the other side of a tie, by another order of the operations.
-    return "float32's numbers" if share < 0.01 else "other numbers than float32's"
-
-
 _ONE = torch.tensor([[1.0, 1.0, 3.0, 5.0]])  # mean square 9
 _LARGE = torch.tensor([[300.0, 100.0, 100.0, 100.0]], dtype=_HALF)
-_TINY = torch.tensor([[1e-4, -1e-4, 1e-4, -1e-4]], dtype=_HALF)
 _rms_norm_sizes = (numbers(3, 5, seed=31), numbers(5, seed=32))
 
 rms_norm = Exercise(
