@@ -162,6 +162,21 @@ def _batches_too_short(ids: Tensor, batch: int, context: int, generator: torch.G
     return windows[:, :-1], windows[:, 1:]
 
 
+def _batches_of_floats(ids: Tensor, batch: int, context: int, generator: torch.Generator) -> Any:
+    inputs, targets = torch.zeros(batch, context), torch.zeros(batch, context)
+    for row, start in enumerate(_starts(ids, batch, context, generator).tolist()):
+        inputs[row] = ids[start : start + context]
+        targets[row] = ids[start + 1 : start + context + 1]
+    return inputs, targets
+
+
+def _batches_sliced_by_tensor(
+    ids: Tensor, batch: int, context: int, generator: torch.Generator
+) -> Any:
+    starts: Any = _starts(ids, batch, context, generator)
+    return ids[starts : starts + context], ids[starts + 1 : starts + context + 1]
+
+
 def _batches_over_the_end(ids: Tensor, batch: int, context: int, generator: torch.Generator) -> Any:
     windows = _cut(ids, _starts(ids, batch, context, generator, 1), context + 1)
     return windows[:, :-1], windows[:, 1:]
@@ -203,9 +218,9 @@ next_token_batches = Exercise(
         Probe(
             "five tokens and a context of four, so that there is one window",
             (torch.tensor([7, 2, 9, 4, 1]), 6, 4, _Seed(0)),
-            explain="Each row of inputs is the text's first four tokens, each row of targets its last four: the "
-            "token after each input. A window needs context + 1 tokens, so len(ids) - context starts are possible, "
-            "counted from 0.",
+            explain="Two int64 tensors are asked for, (inputs, targets), both (batch, context). Here each row of "
+            "inputs is the text's first four tokens, each row of targets its last four: the token after each input. A "
+            "window needs context + 1 tokens, so len(ids) - context starts are possible, counted from 0.",
             use=_one_batch,
         ),
         Probe(
@@ -283,6 +298,28 @@ next_token_batches = Exercise(
             "lists of windows",
             lambda ids, batch, context, generator: ([ids[:context]], [ids[1 : context + 1]]),
             "You return lists of windows. Make one tensor of each, (batch, context): torch.stack(list).",
+        ),
+        Wrong(
+            "float",
+            _batches_of_floats,
+            "Your windows are float32. Token numbers are whole, and an embedding takes no others: "
+            "torch.zeros(…, dtype=ids.dtype), or stack slices of ids.",
+        ),
+        Wrong(
+            "slice by a tensor",
+            _batches_sliced_by_tensor,
+            "ids[starts : …] with a tensor of starts: a slice takes one number, and you have one for each window. "
+            "Make a table of places, starts[:, None] + torch.arange(context), or loop over starts.tolist() and stack.",
+        ),
+        Wrong(
+            "nothing returned",
+            _batches_with(lambda w: None),
+            "It returns nothing. The last line should be return inputs, targets.",
+        ),
+        Wrong(
+            "inputs alone",
+            _batches_with(lambda w: w[:, :-1]),
+            "You return the inputs alone. The targets are asked for too: return inputs, targets.",
         ),
         Wrong(
             "not split",
@@ -404,6 +441,13 @@ def _wrong_fills(stays: Callable[[Tensor, Any], Tensor]) -> tuple[Wrong, ...]:
             lambda logits, k: logits.masked_fill(~stays(logits, k), -1e9),
             "The right tokens stay, and the others have a logit of -1e9. That is nearly the same, but half "
             "precision has no such number, and a later filter can't tell it from a logit. Fill with -math.inf.",
+        ),
+        Wrong(
+            "filled with the smallest number",
+            lambda logits, k: logits.masked_fill(~stays(logits, k), torch.finfo(logits.dtype).min),
+            "The right tokens stay, and the others have the smallest number of their dtype, torch.finfo(…).min. That "
+            "is nearly the same, but divided by a temperature it becomes -inf or another number, which a later filter "
+            "takes for a logit. Fill with -math.inf.",
         ),
         Wrong(
             "kept and dropped swapped",
@@ -596,6 +640,22 @@ top_k_filter = Exercise(
             "row has its own: topk along the last axis, and the threshold with keepdim, values[..., -1:].",
         ),
         Wrong(
+            "smallest of all thresholds",
+            lambda logits, k: _keep(
+                logits, logits >= logits.topk(min(k, logits.shape[-1])).values.min()
+            ),
+            "You compare every row with one number: values.min() looks over all rows. Each row has its own threshold, "
+            "the last of its k largest: values[..., -1:].",
+        ),
+        Wrong(
+            "all k values compared",
+            lambda logits, k: logits.masked_fill(
+                logits < logits.topk(min(k, logits.shape[-1])).values, -math.inf
+            ),
+            "You compare the vocabulary with all k values at once. Compare with the last of them, the smallest that "
+            "stays, as a column: values[..., -1:].",
+        ),
+        Wrong(
             "threshold of the first row",
             _top_k_of_first_row,
             "You compare every row with the threshold of the first one. Each row has its own: "
@@ -690,13 +750,36 @@ def _back(flags: Tensor, order: Tensor) -> Tensor:
     return torch.zeros_like(flags).scatter(-1, order, flags)
 
 
+def _below(probs: Tensor, p: float) -> Tensor:
+    """Which of the sorted tokens stay; with p = 1 all of them, though the sum may round to 1 before the last."""
+    return (probs.cumsum(dim=-1) - probs < p) | (p >= 1)
+
+
 def _top_p_stays(logits: Tensor, p: float) -> Tensor:
     probs, order = _sorted(logits)
-    return _back(probs.cumsum(dim=-1) - probs < p, order)
+    return _back(_below(probs, p), order)
 
 
 def _top_p(logits: Tensor, p: float) -> Tensor:
     return _keep(logits, _top_p_stays(logits, p))
+
+
+def _top_p_rounded_at_1(logits: Tensor, p: float) -> Tensor:
+    probs, order = _sorted(logits)
+    return _keep(logits, _back(probs.cumsum(dim=-1) - probs < p, order))
+
+
+def _top_p_order_for_rows(logits: Tensor, p: float) -> Tensor:
+    probs, order = _sorted(logits)
+    out = logits.clone()
+    out[order[~_below(probs, p)]] = -math.inf
+    return out
+
+
+def _top_p_scattered_into_floats(logits: Tensor, p: float) -> Tensor:
+    probs, order = _sorted(logits)
+    go = torch.zeros_like(logits).scatter(-1, order, ~_below(probs, p))
+    return logits.masked_fill(go.bool(), -math.inf)
 
 
 def _top_p_without_crossing(logits: Tensor, p: float) -> Tensor:
@@ -767,7 +850,7 @@ def _top_p_softmax_of_all(logits: Tensor, p: float) -> Tensor:
 
 def _top_p_softmax_after_sort(logits: Tensor, p: float) -> Tensor:
     values, order = logits.sort(dim=-1, descending=True)
-    go = values.softmax(dim=-1).cumsum(dim=-1) >= p
+    go = values.softmax(dim=-1).cumsum(dim=-1) >= (p if p < 1 else math.inf)
     go = torch.cat([torch.zeros_like(go[..., :1]), go[..., :-1]], dim=-1)
     return logits.masked_fill(_back(go, order), -math.inf)
 
@@ -793,7 +876,7 @@ def _top_p_row_by_row(logits: Tensor, p: float) -> Tensor:
     out = torch.full_like(rows, -math.inf)
     for i, row in enumerate(rows):
         probs, order = row.softmax(dim=-1).sort(descending=True)
-        number = int((probs.cumsum(dim=-1) < p).sum()) + 1
+        number = int((probs.cumsum(dim=-1) < p).sum()) + 1 if p < 1 else len(row)
         out[i, order[:number]] = row[order[:number]]
     return out.reshape(logits.shape)
 
@@ -844,6 +927,11 @@ top_p_filter = Exercise(
             explain="With p = 1 all tokens stay.",
         ),
         Probe(
+            "p = 1, and a token that has nearly all",
+            (torch.tensor([[20.0, 0.0, -3.0]]), 1.0),
+            explain="With p = 1 all tokens stay, also where the first probability rounds to 1.",
+        ),
+        Probe(
             "three axes, p = 0.6",
             (numbers(2, 3, 6, seed=6) * 2, 0.6),
             explain="The vocabulary is the last axis, whatever stands in front.",
@@ -871,6 +959,24 @@ top_p_filter = Exercise(
             _top_p_without_crossing_but_first,
             "The token that reaches p is dropped, but for the first one, which you save by hand. So what stays has "
             "less than p. Ask for the sum before each token: cumsum - probs < p. Then the first stays by itself.",
+        ),
+        Wrong(
+            "p = 1 by rounding",
+            _top_p_rounded_at_1,
+            "Right for all p below 1. With p = 1 all tokens should stay, but in float32 the sum may reach 1 before the "
+            "last token, and the rest is cut off. Switch the filter off there: if p >= 1: return logits.",
+        ),
+        Wrong(
+            "order taken for rows",
+            _top_p_order_for_rows,
+            "order[…] holds token numbers, but out[…] takes them for rows: right with one axis, wrong with two. Put "
+            "the mask into the tokens' order with scatter along dim -1, then masked_fill.",
+        ),
+        Wrong(
+            "scattered into floats",
+            _top_p_scattered_into_floats,
+            "scatter wants one dtype for what it writes and what it writes into: your target holds numbers, your "
+            "mask True and False. Make the target torch.zeros_like(mask).",
         ),
         Wrong(
             "dim 1",
@@ -988,9 +1094,9 @@ top_p_filter = Exercise(
         "whether it stays?",
         "With probs sorted, probs.cumsum(dim=-1) - probs is what the likelier tokens have together. A token "
         "stays while that is below p. `sort` also gives the order, with which scatter puts the answer back.",
-        "probs, order = logits.softmax(dim=-1).sort(descending=True); before = probs.cumsum(dim=-1) - probs; the "
-        "tokens that go, in their places, are torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before "
-        ">= p).",
+        "Where p >= 1, return logits. Else probs, order = logits.softmax(dim=-1).sort(descending=True); before = "
+        "probs.cumsum(dim=-1) - probs; the tokens that go, in their places, are torch.zeros_like(before, "
+        "dtype=torch.bool).scatter(-1, order, before >= p).",
     ),
 )
 
@@ -1047,6 +1153,10 @@ def _penalty_last_token(logits: Tensor, tokens: Tensor, penalty: float) -> Tenso
 
 def _penalty_seen_alone(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
     return _by_sign(logits.gather(1, tokens), penalty)
+
+
+def _penalty_rows_picked(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
+    return logits.scatter(1, tokens, _by_sign(logits[tokens], penalty)[..., 0])
 
 
 def _penalty_ruled_out(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
@@ -1165,6 +1275,12 @@ repetition_penalty = Exercise(
             "tokens count for that row alone: gather and scatter along dim 1.",
         ),
         Wrong(
+            "rows picked",
+            _penalty_rows_picked,
+            "logits[tokens] takes token numbers for rows of the batch. To pick along the vocabulary: "
+            "logits.gather(1, tokens).",
+        ),
+        Wrong(
             "the first row's tokens",
             _penalty_first_row,
             "The tokens of the first row are used for all rows. Each row has its own: gather and scatter along dim 1.",
@@ -1269,13 +1385,22 @@ class Model(nn.Module):
         return self.weight * torch.where(away == 0, 3.0, 0.5**away)
 
 
+def _check_axes(logits: Tensor) -> None:
+    if logits.dim() != 2:
+        raise ValueError(
+            f"choose wants logits (batch, vocab); it got the shape {tuple(logits.shape)}"
+        )
+
+
 def likeliest(logits: Tensor) -> Tensor:
     """What the probes choose with: greedily."""
+    _check_axes(logits)
     return logits.argmax(dim=-1)
 
 
 def large_logits(logits: Tensor) -> Tensor:
     """What one probe chooses with: the number of logits above 0.2, which aren't probabilities."""
+    _check_axes(logits)
     return (logits > 0.2).sum(dim=-1)
 
 
@@ -1352,6 +1477,13 @@ def _generating(
 def _appends_a_row(model: Any, prompt: Tensor, max_new_tokens: int, choose: Answer) -> Tensor:
     model.eval()
     return torch.cat([prompt, choose(model(prompt)[:, -1])], dim=1)
+
+
+def _appends_below(model: Any, prompt: Tensor, max_new_tokens: int, choose: Answer) -> Tensor:
+    model.eval()
+    with torch.no_grad():
+        new = choose(model(prompt[:, -model.config.max_positions :])[:, -1])
+    return torch.cat([prompt, new[:, None]])
 
 
 def _forgets_to_append(model: Any, prompt: Tensor, max_new_tokens: int, choose: Answer) -> Tensor:
@@ -1531,6 +1663,12 @@ generate = Exercise(
             "them a column, new[:, None], and join along dim 1.",
         ),
         Wrong(
+            "appended below",
+            _appends_below,
+            "torch.cat joins along dim 0 unless told otherwise: the new tokens go below the text. A text grows to the "
+            "right: torch.cat([tokens, new[:, None]], dim=1).",
+        ),
+        Wrong(
             "logits of the first place",
             _generating(pick=lambda choose, logits: choose(logits[:, 0])),
             "You take the logits of the first place. The next token's stand at the last one: logits[:, -1].",
@@ -1539,6 +1677,12 @@ generate = Exercise(
             "logits of all places",
             _generating(pick=lambda choose, logits: choose(logits)),
             "You give `choose` the logits of all places, (batch, n, vocab). It wants those of the last one: "
+            "logits[:, -1].",
+        ),
+        Wrong(
+            "axis of places kept",
+            _generating(pick=lambda choose, logits: choose(logits[:, -1:])),
+            "You give `choose` logits of shape (batch, 1, vocab): logits[:, -1:] keeps the axis of places. Write "
             "logits[:, -1].",
         ),
         Wrong(
