@@ -174,6 +174,18 @@ def test_endless_loop_is_stopped_after_the_first_probe(answer):
     assert time.monotonic() - start < 4
 
 
+def asks_too_much_of_integers(x, dim=-1):
+    return torch.rand_like(torch.arange(3))
+
+
+def test_what_torch_cannot_do_is_no_unwritten_answer():
+    result = check(asks_too_much_of_integers, "softmax")
+    assert result.status == "fail"
+    assert "It raised NotImplementedError" in result.diagnosis
+    assert "'Long'" in result.diagnosis  # torch's own words
+    assert "torch.rand_like(torch.arange(3))" in result.diagnosis  # and the learner's line
+
+
 def unwritten(x, dim=-1):
     raise NotImplementedError  # your code here
 

@@ -1,5 +1,6 @@
 """The stored notebooks: equal to the texts, executed, small, and answered as they should be."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -112,3 +113,39 @@ def test_no_code_of_a_solution_is_left_in_the_exercises() -> None:
         text = path.read_text(encoding="utf-8")
         assert "SOLUTION" not in text
         assert text.count("your code here") >= len(exercise_names(read(path)))
+
+
+OPTIONAL = {
+    "transformers",
+    "tokenizers",
+    "jupytext",
+    "hypothesis",
+}  # what `make lab` doesn't install
+
+
+def bare_imports(code: str) -> set[str]:
+    """What a cell imports in any case, under no `try` or `if`."""
+    names = set()
+    todo = list(ast.parse(code).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.With | ast.For | ast.ClassDef):
+            todo += node.body
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", STORED, ids=identify)
+def test_runs_with_what_the_course_installs(path: Path) -> None:
+    for cell in code_cells(read(path)):
+        assert not bare_imports(cell.source) & OPTIONAL, cell.source
+
+
+def test_an_import_that_is_not_always_there_would_be_seen() -> None:
+    assert bare_imports("with quiet():\n    from transformers.models import llama") == {
+        "transformers"
+    }
+    assert not bare_imports("try:\n    import transformers\nexcept ImportError:\n    pass")
