@@ -187,21 +187,21 @@ count_parameters = Exercise(
     reference=_by_building,
     probes=(
         Probe(
-            "the example: width 2, one layer, feed-forward 3, 5 tokens, 4 positions",
-            (2, 1, 3, 5, 4),
-            explain="By hand: tables 18, attention 24, feed-forward 17, three LayerNorms 12; together 71.",
+            "the example: width 3, two layers, feed-forward 5, 7 tokens, 4 positions",
+            (3, 2, 5, 7, 4),
+            explain="By hand: tables 33, two blocks of 98, the last LayerNorm 6; together 235.",
         ),
         Probe(
             "the same without any bias",
-            (2, 1, 3, 5, 4),
+            (3, 2, 5, 7, 4),
             {"bias": False},
-            explain="Tables 18, attention 16, feed-forward 12, three gains of 2; together 52.",
+            explain="Tables 33, two blocks of 72, the last gain 3; together 180.",
         ),
         Probe(
             "the same with a head of its own",
-            (2, 1, 3, 5, 4),
+            (3, 2, 5, 7, 4),
             {"tied": False},
-            explain="71, and a head of 2 · 5 without a bias; together 81.",
+            explain="235, and a head of 3 · 7 without a bias; together 256.",
         ),
         Probe(
             "three layers, all sizes different",
@@ -235,6 +235,12 @@ count_parameters = Exercise(
             "the end, and with bias=True the biases of the six matrices.",
         ),
         Wrong(
+            "no biases at all",
+            _flag_ignored("bias", False),
+            "Your number has no bias at all. With bias=True the six matrices of a block have one each, and so "
+            "does each LayerNorm, beside its gain.",
+        ),
+        Wrong(
             "no biases in the matrices",
             _with(attention=lambda d, *_: 4 * d * d, feed_forward=lambda d, n, f, *_: 2 * d * f),
             "Your number lacks the biases of the matrices: four of d_model in attention, one of d_ff and one "
@@ -251,6 +257,41 @@ count_parameters = Exercise(
             _with(feed_forward=lambda d, n, f, *_: 2 * d * f),
             "Your number lacks the biases of the feed-forward network: d_ff for the first matrix, d_model for "
             "the second.",
+        ),
+        Wrong(
+            "one bias in attention",
+            _with(attention=lambda d, n, f, v, p, b: 4 * d * d + d * b),
+            "Your attention has one bias. Each of its four matrices has one, d_model numbers each.",
+        ),
+        Wrong(
+            "matrices always with biases",
+            _with(
+                attention=lambda d, *_: 4 * d * d + 4 * d,
+                feed_forward=lambda d, n, f, *_: 2 * d * f + f + d,
+            ),
+            "Your matrices keep their biases with bias=False. Then all biases are gone, those of the matrices "
+            "and of the LayerNorms.",
+        ),
+        Wrong(
+            "attention of one layer",
+            _with(
+                tables=lambda d, n, f, v, p, b: (v + p) * d + 4 * d * d + 4 * d * b,
+                attention=lambda *_: 0,
+            ),
+            "Your attention is counted once. Each of the num_layers blocks has its own four matrices.",
+        ),
+        Wrong(
+            "feed-forward network of one layer",
+            _with(
+                tables=lambda d, n, f, v, p, b: (v + p) * d + 2 * d * f + (f + d) * b,
+                feed_forward=lambda *_: 0,
+            ),
+            "Your feed-forward network is counted once. Each of the num_layers blocks has its own.",
+        ),
+        Wrong(
+            "norms of one layer",
+            _with(block_norms=lambda *_: 0, final_norms=lambda *_: 3),
+            "You count three LayerNorms whatever num_layers says. Two stand in each block; one is there once.",
         ),
         Wrong(
             "no output bias",
@@ -318,6 +359,17 @@ count_parameters = Exercise(
             "Your LayerNorms keep their bias with bias=False. There it goes as well; the gain stays.",
         ),
         Wrong(
+            "norms gone without biases",
+            _with(norm=lambda d, n, f, v, p, b: 2 * d * b),
+            "Your LayerNorms vanish with bias=False. Only their bias goes; the gain, d_model numbers, stays.",
+        ),
+        Wrong(
+            "norms of two numbers",
+            _with(norm=lambda d, n, f, v, p, b: 1 + b),
+            "Your LayerNorms have one gain and one bias for the whole vector. Each feature has its own: d_model "
+            "gains and, with bias=True, d_model biases.",
+        ),
+        Wrong(
             "final norm in each block",
             _with(block_norms=lambda *_: 3, final_norms=lambda *_: 0),
             "Your blocks have three LayerNorms and there is none at the end. Two stand in each block; the third "
@@ -337,6 +389,12 @@ count_parameters = Exercise(
             "no tables",
             _with(tables=lambda *_: 0),
             "Your number lacks both tables, of tokens and of positions: (vocab_size + max_positions) · d_model.",
+        ),
+        Wrong(
+            "a vector for each token at each position",
+            _with(tables=lambda d, n, f, v, p, b: v * p * d),
+            "Your tables are multiplied with each other. There are two, and they add up: one vector for each "
+            "token, one for each position.",
         ),
         Wrong(
             "tables in each layer",
@@ -379,6 +437,14 @@ count_parameters = Exercise(
                 + (args[3] if not (args[6:] or (kwargs.get("tied", True),))[0] else 0)
             ),
             "Your head has a bias of vocab_size numbers. It has none, tied or not.",
+        ),
+        Wrong(
+            "head for positions too",
+            lambda *args, **kwargs: (
+                _count(*args, **kwargs)
+                + (args[4] * args[0] if not (args[6:] or (kwargs.get("tied", True),))[0] else 0)
+            ),
+            "Your head of its own counts the positions as well. It chooses among tokens: d_model · vocab_size.",
         ),
         _as_float(_in_parts),
         _as_tensor(_in_parts),
@@ -437,9 +503,9 @@ training_flops = Exercise(
     reference=_flops_added_up,
     probes=(
         Probe(
-            "the example: 100 parameters, 10 tokens, 2 layers of width 3, a context of 5",
-            (100, 10, 2, 3, 5),
-            explain="A token costs 2·100 + 2·(2·2·3·5) = 320 forward and 960 in training; ten tokens 9,600.",
+            "the example: 100 parameters, 10 tokens, 7 layers of width 3, a context of 5",
+            (100, 10, 7, 3, 5),
+            explain="A token costs 2·100 + 7·(2·2·3·5) = 620 forward and 1,860 in training; ten tokens 18,600.",
         ),
         Probe(
             "one token, all sizes different",
@@ -481,10 +547,51 @@ training_flops = Exercise(
             "Your number is half of the right one: a multiplication and its addition are 2 operations.",
         ),
         Wrong(
-            "one product of attention",
+            "forward and three times forward",
+            lambda p, t, n, d, c: 4 * t * (2 * p + 4 * n * d * c),
+            "Your number is four thirds of the right one: training is three times the forward pass in all, that "
+            "pass included.",
+        ),
+        Wrong(
+            "half of attention",
             lambda p, t, n, d, c: t * (6 * p + 6 * n * d * c),
-            "Your attention has one product of matrices. There are two, scores and weights times values: "
+            "Your attention term is half of the right one. It has two products, scores and weights times values, "
+            "2 operations for each multiplication, and all `context` keys (no half for the causal mask): "
             "4 · d_model · context a layer forward.",
+        ),
+        Wrong(
+            "attention twice",
+            lambda p, t, n, d, c: t * (6 * p + 24 * n * d * c),
+            "Your attention term is twice the right one. 4 · d_model · context a layer forward has both products "
+            "and both operations in it.",
+        ),
+        Wrong(
+            "parameters counted once",
+            lambda p, t, n, d, c: t * (3 * p + 12 * n * d * c),
+            "Your parameters cost one operation each. Each has a multiplication and an addition: 2 for a token "
+            "forward, 6 in training.",
+        ),
+        Wrong(
+            "parameters once for all tokens",
+            lambda p, t, n, d, c: 6 * p + 12 * n * d * c * t,
+            "Your parameters are counted for one token. Each of the tokens goes through all of them.",
+        ),
+        Wrong(
+            "parameters in each layer",
+            lambda p, t, n, d, c: t * (6 * p * n + 12 * n * d * c),
+            "Your parameters are multiplied by num_layers. `parameters` counts those of all layers already.",
+        ),
+        Wrong(
+            "no context",
+            lambda p, t, n, d, c: t * (6 * p + 12 * n * d),
+            "Your attention term lacks the context: a token has a score and a weighted value for each of the "
+            "`context` keys.",
+        ),
+        Wrong(
+            "sequences",
+            lambda p, t, n, d, c: t // c * (6 * p + 12 * n * d * c),
+            "Your number is multiplied by tokens // context, the number of sequences. What you multiply is the "
+            "cost of one token, so multiply by tokens.",
         ),
         Wrong(
             "attention forward only",
@@ -546,6 +653,12 @@ training_flops = Exercise(
             "kernel computes; here all context keys are counted, as is usual.",
         ),
         Wrong(
+            "causal half, rounded down",
+            lambda p, t, n, d, c: t * (6 * p + 12 * n * d * (c // 2)),
+            "Your attention counts half of the context. A causal mask blocks half of the scores, but here all "
+            "context keys are counted, as is usual.",
+        ),
+        Wrong(
             "tokens forgotten",
             lambda p, t, n, d, c: 6 * p + 12 * n * d * c,
             "Your number is that of one token. Multiply by tokens.",
@@ -586,7 +699,7 @@ def _cache_by_storage(
     num_layers: int,
     num_kv_heads: int,
     d_head: int,
-    tokens: int,
+    length: int,
     batch: int = 1,
     bytes_per_number: int = 2,
 ) -> int:
@@ -595,7 +708,7 @@ def _cache_by_storage(
     total = 0
     for _ in range(num_layers):
         for _ in ("key", "value"):
-            kept = torch.empty(batch, num_kv_heads, tokens, d_head, dtype=dtype, device="meta")
+            kept = torch.empty(batch, num_kv_heads, length, d_head, dtype=dtype, device="meta")
             total += kept.untyped_storage().nbytes()
     return total
 
@@ -604,18 +717,18 @@ def _cache(
     num_layers: int,
     num_kv_heads: int,
     d_head: int,
-    tokens: int,
+    length: int,
     batch: int = 1,
     bytes_per_number: int = 2,
 ) -> int:
-    return 2 * num_layers * num_kv_heads * d_head * tokens * batch * bytes_per_number
+    return 2 * num_layers * num_kv_heads * d_head * length * batch * bytes_per_number
 
 
 kv_cache_bytes = Exercise(
     name="kv_cache_bytes",
     lesson=LESSON,
     signature=(
-        "kv_cache_bytes(num_layers, num_kv_heads, d_head, tokens, batch=1, bytes_per_number=2)"
+        "kv_cache_bytes(num_layers, num_kv_heads, d_head, length, batch=1, bytes_per_number=2)"
     ),
     reference=_cache_by_storage,
     probes=(
@@ -672,6 +785,34 @@ kv_cache_bytes = Exercise(
             "always 2 bytes",
             lambda n, h, d, t, batch=1, bytes_per_number=2: _cache(n, h, d, t, batch, 2),
             "Your number takes 2 bytes for each number whatever bytes_per_number says.",
+        ),
+        Wrong(
+            "kilobytes, rounded down",
+            lambda *args, **kwargs: _cache(*args, **kwargs) // 1024,
+            "Your number is divided by 1,024. Bytes are asked for: leave the division out.",
+        ),
+        Wrong(
+            "megabytes",
+            lambda *args, **kwargs: _cache(*args, **kwargs) / 2**20,
+            "Your number is in units of 2**20 bytes. Bytes are asked for, as a whole number.",
+        ),
+        Wrong(
+            "megabytes, rounded down",
+            lambda *args, **kwargs: _cache(*args, **kwargs) // 2**20,
+            "Your number is divided by 2**20. Bytes are asked for: leave the division out.",
+        ),
+        Wrong(
+            "twice",
+            lambda *args, **kwargs: 2 * _cache(*args, **kwargs),
+            "Your number is twice the right one. One 2 stands for keys and values; the 2 bytes of a number are "
+            "in bytes_per_number already.",
+        ),
+        Wrong(
+            "one number a head",
+            lambda n, h, d, t, batch=1, bytes_per_number=2: _cache(
+                n, h, 1, t, batch, bytes_per_number
+            ),
+            "Your number lacks d_head: a key and a value have d_head numbers each, in each head.",
         ),
         Wrong(
             "default of 4 bytes",
@@ -740,18 +881,18 @@ kv_cache_bytes = Exercise(
     ),
     correct_alternatives=(
         _cache,
-        lambda num_layers, num_kv_heads, d_head, tokens, batch=1, bytes_per_number=2: (
-            torch.Size((2, num_layers, num_kv_heads, d_head, tokens, batch)).numel()
+        lambda num_layers, num_kv_heads, d_head, length, batch=1, bytes_per_number=2: (
+            torch.Size((2, num_layers, num_kv_heads, d_head, length, batch)).numel()
             * bytes_per_number
         ),
-        lambda num_layers, num_kv_heads, d_head, tokens, batch=1, bytes_per_number=2: sum(
-            2 * num_kv_heads * d_head * bytes_per_number * tokens * batch for _ in range(num_layers)
+        lambda num_layers, num_kv_heads, d_head, length, batch=1, bytes_per_number=2: sum(
+            2 * num_kv_heads * d_head * bytes_per_number * length * batch for _ in range(num_layers)
         ),
     ),
     hints=(
         "What is the shape of the keys that one layer keeps? And what else does it keep?",
-        "One layer keeps two tensors of shape (batch, num_kv_heads, tokens, d_head).",
-        "2 · num_layers · num_kv_heads · d_head · tokens · batch numbers, each of bytes_per_number bytes.",
+        "One layer keeps two tensors of shape (batch, num_kv_heads, length, d_head).",
+        "2 · num_layers · num_kv_heads · d_head · length · batch numbers, each of bytes_per_number bytes.",
     ),
     parts=("number of bytes",),
 )
