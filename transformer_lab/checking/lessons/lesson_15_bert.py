@@ -308,6 +308,15 @@ def _off(count: Tensor, number: Tensor | int, share: float) -> str:
     return "too many" if distance > 0 else "too few"
 
 
+def _too_equal(counts: Tensor, numbers: Tensor, share: float) -> bool:
+    """Whether the counts of the rows lie nearer to their means than independent draws ever do.
+
+    The sum of the squared distances, in standard deviations, has mean R and variance 2R for R rows.
+    """
+    distances = (counts - numbers * share) ** 2 / (numbers * share * (1 - share))
+    return float(distances.sum()) < len(counts) - 5 * math.sqrt(2 * len(counts))
+
+
 def _statistics(answer: Answer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """What is wrong with the draws of an answer, by rules and by counts; the same words for the same fault."""
     ids, special, mask_id, vocab = args[:4]
@@ -330,6 +339,8 @@ def _statistics(answer: Answer, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         return f"{found} tokens are chosen"
     if (chosen == chosen[0])[:, ~special[0]].all() and len(ids) > 1:
         return "the same places are chosen in every row"
+    if _too_equal(chosen.sum(1), (~special).sum(1), p):
+        return "nearly the same number is chosen in every row"
     masked, kept = chosen & (read == mask_id), chosen & (read == original)
     other = chosen & ~masked & ~kept
     if not other.any():
@@ -368,6 +379,16 @@ def _random_words(ids: Tensor, read: Tensor, chosen: Tensor, mask_id: int, vocab
     if _off(alike.sum(), both.sum(), share**2 + (1 - share) ** 2):
         return "what happens to a chosen token is the same in every row"
     return _FINE
+
+
+def _what_is_chosen(answer: Answer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """In words, so that two answers that draw in another order say the same."""
+    original = args[0].clone()
+    torch.manual_seed(0)
+    read, labels = answer(*args, **kwargs)
+    if (labels != -100).any():
+        return "some tokens have a label"
+    return "nothing is chosen" if torch.equal(read, original) else "some ids are changed"
 
 
 def _labels_alone(answer: Answer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -550,6 +571,24 @@ def _mask_second_overwrites(
     return torch.where(chosen & swapped, words, read), torch.where(chosen, ids, -100)
 
 
+def _mask_fixed_number(
+    ids: Tensor,
+    special: Tensor,
+    mask_id: int,
+    vocab: int,
+    p: float = 0.15,
+    generator: torch.Generator | None = None,
+) -> Pair:
+    """Exactly the share p of each row, as in the code of BERT's authors."""
+    draws = torch.rand(ids.shape, generator=generator, device=ids.device).masked_fill(special, 2.0)
+    number = ((~special).sum(1, keepdim=True) * p).round()
+    chosen = draws.argsort(dim=1).argsort(dim=1) < number
+    fate = torch.rand(ids.shape, generator=generator, device=ids.device)
+    words = torch.randint(vocab, ids.shape, generator=generator, device=ids.device)
+    read = torch.where(chosen & (fate < 0.9), words, ids)
+    return torch.where(chosen & (fate < 0.8), mask_id, read), torch.where(chosen, ids, -100)
+
+
 _FEW = torch.tensor([[1, 5, 6, 2], [1, 4, 2, 0]])  # [CLS] words [SEP] [PAD]
 _FEW_SPECIAL = torch.tensor([[True, False, False, True], [True, False, True, True]])
 
@@ -570,14 +609,15 @@ bert_mask = Exercise(
     parts=("read", "labels"),
     probes=(
         Probe(
-            "p = 0: nothing is chosen",
-            (_FEW, _FEW_SPECIAL, 3, 8, 0.0),
-            explain="With p = 0 all ids stay, and all labels are -100.",
-        ),
-        Probe(
             "p = 1, but every token is special",
             (_FEW, torch.ones_like(_FEW_SPECIAL), 3, 8, 1.0),
             explain="Special tokens are never chosen: all ids stay, and all labels are -100.",
+        ),
+        Probe(
+            "p = 0 and 1,000 tokens",
+            (*_many(20, 50, 9, seed=5), 3, 9, 0.0),
+            explain="With p = 0 nothing is chosen: all ids stay, and all labels are -100.",
+            use=_what_is_chosen,
         ),
         Probe(
             "p = 1: all that isn't special is chosen (the labels alone)",
@@ -679,6 +719,18 @@ bert_mask = Exercise(
             _Mask(masked=0.8, swapped=0.02),
             "Too few random words, too many kept: your coin of 0.1 is thrown only for the 20 % that the masks leave "
             "over. Of these, half become random: 0.5 · 0.2 = 0.1.",
+        ),
+        Wrong(
+            "cut at the lesson's places",
+            _Mask(masked=0.12, swapped=0.015),
+            "You cut a second draw at 0.12 and 0.135. Those places belong to *one* draw that answers both questions. "
+            "If you draw again for the chosen ones, cut at 0.8 and 0.9.",
+        ),
+        Wrong(
+            "the same number in each row",
+            _mask_fixed_number,
+            "Each of your rows has the same share of chosen tokens, to the token. BERT's authors did it so; here "
+            "each position is chosen by itself, torch.rand(…) < p, and the numbers differ from row to row.",
         ),
         Wrong(
             "the tens swapped for the eighty",
@@ -1029,7 +1081,7 @@ masked_lm_loss = Exercise(
 def _pool_by_loop(x: Tensor, is_token: Tensor) -> Tensor:
     rows = []
     for vectors, keep in zip(x, is_token.tolist(), strict=True):
-        total, count = vectors[0].double() * 0, 0
+        total, count = torch.zeros_like(vectors[0], dtype=torch.float64), 0
         for vector, real in zip(vectors, keep, strict=True):
             if real:
                 total, count = total + vector.double(), count + 1
@@ -1042,14 +1094,25 @@ def _kept(x: Tensor, is_token: Tensor) -> Tensor:
 
 
 def _pool(x: Tensor, is_token: Tensor) -> Tensor:
+    kept = x.masked_fill(~is_token[..., None], 0)
+    return kept.sum(1) / is_token.sum(1, keepdim=True).clamp(min=1)
+
+
+def _pool_times_mask(x: Tensor, is_token: Tensor) -> Tensor:
     kept = _kept(x, is_token)
     return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+
+def _pool_by_einsum(x: Tensor, is_token: Tensor) -> Tensor:
+    cleaned = torch.where(is_token[..., None], x, 0.0)
+    total = torch.einsum("bnd,bn->bd", cleaned, is_token.to(x.dtype))
+    return total / is_token.sum(-1)[:, None].clamp(min=1)
 
 
 def _pool_by_matmul(x: Tensor, is_token: Tensor) -> Tensor:
     weights = is_token.to(x.dtype)
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
-    return (weights[:, None] @ x)[:, 0]
+    return (weights[:, None] @ x.nan_to_num())[:, 0]
 
 
 def _pool_by_rows(x: Tensor, is_token: Tensor) -> Tensor:
@@ -1059,8 +1122,12 @@ def _pool_by_rows(x: Tensor, is_token: Tensor) -> Tensor:
 
 
 def _pool_float32(x: Tensor, is_token: Tensor) -> Tensor:
-    kept = is_token[..., None].float()
-    return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
+    kept = x.masked_fill(~is_token[..., None], 0).float()
+    return kept.sum(1) / is_token.sum(1, keepdim=True).clamp(min=1)
+
+
+def _pool_in_float32_and_back(x: Tensor, is_token: Tensor) -> Tensor:
+    return _pool_float32(x, is_token).to(x.dtype)
 
 
 def _pool_without_ends(x: Tensor, is_token: Tensor) -> Tensor:
@@ -1091,6 +1158,7 @@ _X, _REAL = (
     torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]]).bool(),
 )
 _LEFT = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]]).bool()
+_WITH_NAN = numbers(2, 4, 3, seed=6).masked_fill(~_LEFT[..., None], math.nan)
 
 mean_pool = Exercise(
     name="mean_pool",
@@ -1129,6 +1197,12 @@ mean_pool = Exercise(
             explain="A row without tokens gives zeros: divide by at least 1.",
         ),
         Probe(
+            "NaN at the padding",
+            (_WITH_NAN, _LEFT),
+            explain="What stands at padding may be anything. Replace it, x.masked_fill(~is_token[..., None], 0), "
+            "or pick the real tokens.",
+        ),
+        Probe(
             "half precision",
             (numbers(2, 4, 3, seed=5, dtype=torch.float16), _LEFT),
             explain="The result has the dtype of x.",
@@ -1163,11 +1237,20 @@ mean_pool = Exercise(
         Wrong(
             "padding in the sum",
             lambda x, is_token: x.sum(1) / is_token.sum(1, keepdim=True).clamp(min=1),
-            "Padding is out of your count, but not out of the sum. Multiply x by is_token[..., None] first.",
+            "Padding is out of your count, but not out of the sum. Put zeros there first: "
+            "x.masked_fill(~is_token[..., None], 0).",
+        ),
+        Wrong(
+            "multiplied by the mask",
+            _pool_times_mask,
+            "Right, but for NaN at the padding: 0 · NaN is NaN. Don't multiply by the mask, fill: "
+            "x.masked_fill(~is_token[..., None], 0), as lesson 06 does with scores.",
         ),
         Wrong(
             "NaN without tokens",
-            lambda x, is_token: (x * _kept(x, is_token)).sum(1) / is_token.sum(1, keepdim=True),
+            lambda x, is_token: (
+                x.masked_fill(~is_token[..., None], 0).sum(1) / is_token.sum(1, keepdim=True)
+            ),
             "Right, but the mean over no tokens is 0/0, NaN. A row without tokens is to give zeros: take the sum, and "
             "divide by at least 1, .clamp(min=1).",
         ),
@@ -1230,13 +1313,13 @@ mean_pool = Exercise(
         Wrong(
             "float32",
             _pool_float32,
-            "The values are right, but a mask in float32 turns half precision into float32. Make it of x's dtype: "
-            "is_token[..., None].to(x.dtype).",
+            "The values are right, and to sum in float32 is good. But the result is to have the dtype of x: "
+            "go back at the end, .to(x.dtype).",
         ),
         Wrong(
             "x changed",
             _pool_zeros_in_place,
-            "It writes zeros into the caller's `x`. Multiply by the mask, which makes a new tensor.",
+            "It writes zeros into the caller's `x`. masked_fill, without the underscore, makes a new tensor.",
         ),
         Wrong(
             "unit length",
@@ -1248,20 +1331,14 @@ mean_pool = Exercise(
         _pool,
         _pool_by_matmul,
         _pool_by_rows,
-        lambda x, is_token: (
-            x.masked_fill(~is_token[..., None], 0).sum(1)
-            / is_token.sum(1, keepdim=True).clamp(min=1)
-        ),
-        lambda x, is_token: (
-            torch.einsum("bnd,bn->bd", x, is_token.to(x.dtype))
-            / is_token.sum(-1)[:, None].clamp(min=1)
-        ),
+        _pool_by_einsum,
+        _pool_in_float32_and_back,
     ),
     hints=(
         "A mean is a sum divided by a count. What does padding do to each of the two?",
-        "Multiply x by is_token[..., None], which is 1 for tokens and 0 for padding, and sum over dim=1. By which "
+        "Put zeros at the padding with masked_fill; is_token[..., None] lines up with x. Then sum over dim=1. By which "
         "number, of which shape, do you divide?",
-        "kept = is_token[..., None].to(x.dtype); (x * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1).",
+        "x.masked_fill(~is_token[..., None], 0).sum(dim=1) / is_token.sum(dim=1, keepdim=True).clamp(min=1).",
     ),
 )
 
