@@ -235,7 +235,7 @@ class Trainer:
         own = parts[parallel.rank * number : (parallel.rank + 1) * number]
         for index, part in enumerate(own):
             weight = self.count(part) / targets
-            torch.manual_seed(_mixed(self.seed, step, parallel.rank * number + index))
+            _seed(device, _mixed(self.seed, step, parallel.rank * number + index))
             with parallel.accumulating(self._wrapped, last=index == number - 1):
                 with self.precision.context(device):
                     loss = self.loss(self._wrapped, on_device(part, device))
@@ -306,6 +306,14 @@ def _cut(batch: Batch, number: int) -> list[Batch]:
 def _mixed(seed: int, step: int, part: int) -> int:
     # From a text: seed 0 at step 1 must not be seed 1 at step 0.
     return random.Random(f"{seed}/{step}/{part}").getrandbits(63)
+
+
+def _seed(device: torch.device, number: int) -> None:
+    # torch.manual_seed seeds every kind of device, those that there aren't too, which takes a hundred
+    # times as long.
+    torch.default_generator.manual_seed(number)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)
 
 
 @contextmanager
