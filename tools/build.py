@@ -3,6 +3,7 @@
     python -m tools.build              what has changed
     python -m tools.build --only 05    one lesson, changed or not
     python -m tools.build --all        everything
+    python -m tools.build --prose      where only prose has changed: takes it over, runs nothing
 
 A second build of the same text gives the same bytes.
 """
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", default="", metavar="NN", help="one lesson, such as 05, changed or not"
     )
     parser.add_argument("--all", action="store_true", help="everything, changed or not")
+    parser.add_argument("--prose", action="store_true", help="where only prose has changed")
     options = parser.parse_args(arguments)
     os.environ.update(ENVIRONMENT)
     try:
@@ -53,6 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not (options.all or options.only):
         planned = [each for each in planned if is_stale(each)]
     glossary.write(ROOT)
+    if options.prose:
+        for each in planned:
+            print(f"{each.path}: {'taken over' if retell(each) else 'its code has changed too'}")
+        return 0
     if not planned:
         print("All notebooks are built from the texts as they stand.")
         return 0
@@ -110,6 +116,28 @@ def build(planned: Planned, root: Path = ROOT) -> float:
         )
     write(notebook, root / planned.path)
     return seconds
+
+
+def retell(planned: Planned, root: Path = ROOT) -> bool:
+    """Give a stored notebook its new prose, with the outputs that it has. Returns whether it could.
+
+    It can't if a code cell has changed, come, gone or moved: then the notebook has to run.
+    """
+    path = root / planned.path
+    old = read(path).cells if path.exists() else []
+    code = [cell for cell in old if cell.cell_type == "code"]
+    new = [cell for cell in planned.notebook.cells if cell.cell_type == "code"]
+    if [_told(cell) for cell in code] != [_told(cell) for cell in new]:
+        return False
+    for cell, stored in zip(new, code, strict=True):
+        cell.outputs, cell.execution_count = stored.outputs, stored.execution_count
+    planned.notebook.metadata.language_info = NotebookNode(name="python")
+    write(planned.notebook, path)
+    return True
+
+
+def _told(cell: NotebookNode) -> tuple[str, tuple[str, ...]]:
+    return cell.source, tuple(cell.metadata.get("tags", ()))
 
 
 def clean(notebook: NotebookNode, root: Path) -> None:

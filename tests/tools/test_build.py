@@ -7,7 +7,7 @@ import pytest
 from nbformat import from_dict
 
 from tests.tools.test_sources import EXERCISES, HEAD
-from tools.build import BuildError, build, clean, is_stale, read, statuses
+from tools.build import BuildError, build, clean, is_stale, read, retell, statuses
 from tools.sources import plan
 
 LESSON = (
@@ -167,3 +167,37 @@ def test_paths_of_a_machine_are_taken_out_of_tracebacks(root):
         "./lessons/x.py",
         "…/site-packages/t.py",
     ]
+
+
+def test_new_prose_keeps_the_outputs(tmp_path):
+    root = course(tmp_path)
+    first = planned(root, LESSON)[0]
+    build(first, root)
+    stored = (root / first.path).read_bytes()
+    assert retell(planned(root, LESSON)[0], root)
+    assert (root / first.path).read_bytes() == stored  # the same text, byte for byte
+    again = planned(root, LESSON.replace("# A lesson", "# Another title"))[0]
+    assert retell(again, root)
+    now = read(root / first.path)
+    assert now.cells[0].source == "# Another title"
+    outputs = [cell.outputs for cell in first.notebook.cells if cell.cell_type == "code"]
+    assert [cell.outputs for cell in now.cells if cell.cell_type == "code"] == outputs
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('print("two")', 'print("three")'),
+        (":tags: [raises-exception]\n\n1 / 0", "1 / 1"),
+        ("```{code-cell}\nplt.plot([0, 1])\nplt.show()\n```\n", ""),
+    ],
+)
+def test_new_code_has_to_run(tmp_path, old, new):
+    root = course(tmp_path)
+    first = planned(root, LESSON)[0]
+    build(first, root)
+    stored = (root / first.path).read_bytes()
+    assert old in LESSON
+    assert not retell(planned(root, LESSON.replace(old, new))[0], root)
+    assert (root / first.path).read_bytes() == stored
+    assert not retell(planned(root, LESSON, name="02_y.md")[-1], root)  # never built
