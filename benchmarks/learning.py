@@ -152,7 +152,7 @@ ABLATION: dict[str, Callable[[Recipe], Recipe]] = {
     ),
     "all weights drawn, in place of a quiet start": lambda recipe: replace(recipe, model=Pairs),
     "windows drawn one by one, in place of passes": lambda recipe: replace(recipe, windows=Windows),
-    "windows of 64, in place of 192": lambda recipe: replace(recipe, context=64, batch=15),
+    "windows of 64, in place of 192": lambda recipe: replace(SHORT, steps=recipe.steps),
     "AdamW in place of Muon": lambda recipe: replace(recipe, optimizer=_tuned_adamw),
     "cosine to a tenth in place of a straight line to 0": lambda recipe: replace(
         recipe, schedule=lambda steps: Cosine(steps=steps, warmup=steps // 20, end=0.1)

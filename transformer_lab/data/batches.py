@@ -140,8 +140,8 @@ class Passes(Windows):
     """Windows without repeats: each pass over the row reads every token once, in an order of its own.
 
     Windows that are drawn one by one leave 1/e of the tokens unread by the time that as many were read
-    as there are. Here a pass begins at a random place within the first window, cuts the row from there
-    into windows side by side, and shuffles them; so it misses less than two windows, at the ends. Which
+    as there are. Here a pass begins at a random place within the first two windows, cuts the row from
+    there into windows side by side, and shuffles them; so it misses less than two windows, at the ends. Which
     windows batch k has depends on the seed and on k alone. Arguments and errors as for `Windows`.
 
     >>> passes = Passes(range(1, 101), context=9, batch=10)
