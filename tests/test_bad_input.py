@@ -47,6 +47,7 @@ EXEMPT = {
     "cache.KeysValues.check",
     "masks.CausalMask",
     "masks.CausalMask.numpy",
+    "positions.Turns",
 }
 
 
@@ -376,6 +377,10 @@ CALLS = {
         {},
         fits_positions,
         sizes=lambda axes: {"d": axes["d"] + 1},
+    ),
+    "positions.RotaryEmbedding.turns": Call(
+        positions.RotaryEmbedding(torch.tensor([0.5])).turns,
+        {"positions": Numbers("*", "int", within=(0, 9))},
     ),
     "positions.rope_frequencies": Call(
         positions.rope_frequencies, {"d_rotary": EVEN, "base": BASE}

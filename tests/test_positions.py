@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformer_lab.positions import (
     RelativePositionBias,
     RotaryEmbedding,
+    Turns,
     alibi_bias,
     alibi_slopes,
     interpolated,
@@ -183,6 +184,31 @@ def test_rotary_runs_where_its_input_is():
     x = torch.empty(2, 3, 4, 4, device="meta")
     for positions in (0, torch.empty(2, 4, dtype=torch.long, device="meta")):
         assert rotary(x, positions).device.type == "meta"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("attention_factor", [1.0, 1.5])
+def test_turns_made_beforehand_turn_the_same(layout, attention_factor):
+    rotary = RotaryEmbedding(rope_frequencies(8), layout, attention_factor)
+    x, rows = randn(2, 3, 4, 10), torch.tensor([[0, 1, 2, 3], [7, 7, 9, 40]])
+    for positions, seen in ((rows[1], rows[1]), (rows, rows[:, None])):
+        turns = rotary.turns(seen)
+        for each in (x, x.bfloat16(), x[:, 0]):
+            again = Turns(*(turn.squeeze(1) for turn in turns)) if each.dim() == 3 else turns
+            assert torch.equal(rotary(each, again), rotary(each, positions))
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_turns_of_other_positions_or_pairs_are_refused():
+    rotary, x = RotaryEmbedding(rope_frequencies(8)), randn(2, 3, 4, 8)
+    for turns in (
+        rotary.turns(torch.arange(3)),
+        rotary.turns(torch.zeros(3, 1, 4, dtype=torch.long)),
+        RotaryEmbedding(rope_frequencies(4)).turns(torch.arange(4)),
+        rotary.turns(torch.arange(4, device="meta")),
+    ):
+        with pytest.raises(ValueError, match=r"cosine|cos"):
+            rotary(x, turns)
 
 
 # ── Schedules of frequencies ──

@@ -15,6 +15,7 @@ from transformer_lab.masks import CausalMask
 # With size 1 where they are the same for all: True = may attend; what is added to the scaled scores.
 Mask: TypeAlias = Bool[Tensor, "*#batch #query #key"] | None
 ScoreBias: TypeAlias = Float[Tensor, "*#batch #query #key"] | None
+Positions: TypeAlias = Int[Tensor, "*rows query"] | tuple[Tensor, Tensor] | None
 
 
 def attention_weights(
@@ -152,7 +153,7 @@ class MultiHeadAttention(nn.Module):
         *,
         mask: Mask = None,
         score_bias: ScoreBias = None,
-        positions: Int[Tensor, "*rows query"] | None = None,
+        positions: Positions = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch query d_model"]:
         """Let each position gather from others.
@@ -163,8 +164,8 @@ class MultiHeadAttention(nn.Module):
                 `keys_values`; x itself when None.
             mask: True = may attend, over all keys, those in the cache included.
             score_bias: Added to the scaled scores, over all keys.
-            positions: Where the positions of x stand in their sequence, for RoPE; counted on from
-                what the cache holds when None.
+            positions: Where the positions of x stand in their sequence, for RoPE, or what its `turns`
+                makes of that; counted on from what the cache holds when None.
             cache: Keeps keys and values from call to call; new ones are added to it.
 
         Raises: ValueError if shapes, dtypes or devices don't fit together.
@@ -189,13 +190,13 @@ class MultiHeadAttention(nn.Module):
         return attention_weights(query, key, mask, score_bias, self.scale)
 
     def keys_values(
-        self, memory: Float[Tensor, "batch key d_model"], positions: Tensor | None = None
+        self, memory: Float[Tensor, "batch key d_model"], positions: Positions = None
     ) -> KeysValues:
         """The keys and values of these positions, turned by the rotary positions where there are such."""
         checks.sequences("memory", memory, self.key_proj.weight)
         return self._keys_values(memory, positions)
 
-    def _keys_values(self, memory: Tensor, positions: Tensor | None) -> KeysValues:
+    def _keys_values(self, memory: Tensor, positions: Positions) -> KeysValues:
         key, value = self._heads(self.key_proj(memory)), self._heads(self.value_proj(memory))
         if self.rotary is not None and positions is not None:
             key = self.rotary(key, positions)
@@ -205,7 +206,7 @@ class MultiHeadAttention(nn.Module):
         self,
         x: Tensor,
         memory: Tensor | KeysValues | None,
-        positions: Tensor | None = None,
+        positions: Positions = None,
         cache: KVCache | None = None,
         mask: Mask = None,
         score_bias: ScoreBias = None,

@@ -189,9 +189,7 @@ def deep_norm_init_(block: AnyModule, beta: float) -> AnyModule:
     """
     checks.modules(block=block)
     checks.above("beta", beta)
-    linear = {
-        path: module for path, module in block.named_modules() if isinstance(module, nn.Linear)
-    }
+    linear = {path: each for path, each in block.named_modules() if isinstance(each, nn.Linear)}
     checks.layer_names(linear, _SCALED | _UNSCALED)
     for path, module in linear.items():
         nn.init.xavier_normal_(module.weight, gain=beta if path.split(".")[-1] in _SCALED else 1.0)

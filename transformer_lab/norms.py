@@ -4,7 +4,6 @@
 half-precision input in float32.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,8 +45,7 @@ class RMSNorm(nn.Module):
         """The normalised vectors."""
         checks.features("x", x, self.weight)
         if torch.is_grad_enabled():
-            normalise: Callable[..., Tensor] = _Normalise.apply
-            return normalise(x, self.weight, self.eps)
+            return _Normalise.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         # A generated token takes longer to call for than to compute: one call in place of five.
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         return F.rms_norm(wide, x.shape[-1:], eps=self.eps).to(x.dtype) * self.weight

@@ -5,7 +5,7 @@ Learned absolute positions need nothing of this module: they are an `nn.Embeddin
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,16 @@ ScoreBias: TypeAlias = Float[Tensor, "1 heads {query_len} {key_len}"]
 # Position of the key less that of the query, in tokens.
 Distances: TypeAlias = Int[Tensor, "*shape"]
 Rotation: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Turns(NamedTuple):
+    """Cosine and sine of each pair's angle at some positions, (*rows, seq, pairs) each."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+Positions: TypeAlias = Int[Tensor, "*rows seq"] | Turns | int
 
 
 def sinusoidal_positions(
@@ -88,8 +98,7 @@ class _Turn(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        turn: Rotation = _Turn.apply
-        return turn(grad, cos, -sin), None, None
+        return _Turn.apply(grad, cos, -sin), None, None  # type: ignore[no-untyped-call]
 
 
 def rotate_interleaved(x: Features, cos: OfPairs, sin: OfPairs) -> Features:
@@ -143,31 +152,34 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(
-        self, x: Float[Tensor, "*batch seq d_head"], positions: Int[Tensor, "*rows seq"] | int = 0
+        self, x: Float[Tensor, "*batch seq d_head"], positions: Positions = 0
     ) -> Float[Tensor, "*batch seq d_head"]:
         """Queries or keys x, turned by the angles of their positions.
 
         positions is (seq,) where all rows have the same ones, (batch, seq) where each has its own: the batch
-        is the first axis of x. A number is the position of the first; the others follow.
+        is the first axis of x. A number is the first one's. What `turns` makes of them serves many calls.
 
         Raises: ValueError if shapes, dtypes or devices don't fit together.
         """
         checks.turnable("x", x, self.d_rotary)
         if isinstance(positions, Tensor):
             checks.positions(positions, x)
-        else:
+            if positions.dim() == 2:  # (batch, seq) → (batch, 1 for each axis between, seq)
+                positions = positions[(slice(None),) + (None,) * (x.dim() - 3)]
+        elif not isinstance(positions, Turns):
             checks.whole("positions", positions, 0)
             positions = torch.arange(positions, positions + x.shape[-2], device=x.device)
-        # In float32 whatever x is: in half precision neither position 4,097 nor its angle exists.
-        angles = positions[..., None] * self.frequencies.to(x.device)
-        if angles.dim() == 3:  # (batch, seq, pairs) → (batch, 1 for each axis between, seq, pairs)
-            angles = angles[(slice(None),) + (None,) * (x.dim() - 3)]
-        cos, sin = angles.cos(), angles.sin()
-        if self.attention_factor != 1:
-            cos, sin = cos * self.attention_factor, sin * self.attention_factor
+        turns = positions if isinstance(positions, Turns) else self.turns(positions)
         part = x if x.shape[-1] == self.d_rotary else x[..., : self.d_rotary]
-        turned = self.rotate(part, cos.to(x.dtype), sin.to(x.dtype))
+        turned = self.rotate(part, turns.cos.to(x.dtype), turns.sin.to(x.dtype))
         return turned if part is x else torch.cat([turned, x[..., self.d_rotary :]], dim=-1)
+
+    def turns(self, positions: Int[Tensor, "*rows seq"]) -> Turns:
+        """What these positions turn by; rows are as many as the axes of x before seq, or of size 1."""
+        checks.whole_tensor("positions", positions)
+        # In float32 whatever x is: in half precision neither position 4,097 nor its angle exists.
+        angles = positions[..., None] * self.frequencies.to(positions.device)
+        return Turns(angles.cos() * self.attention_factor, angles.sin() * self.attention_factor)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
         # What `.half()`, `.to(...)` and `.to_empty(...)` go through. The frequencies follow to the new

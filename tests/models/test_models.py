@@ -23,6 +23,7 @@ from transformer_lab.models.gpt import GPT, GPTConfig
 from transformer_lab.models.llama import Llama, LlamaConfig
 from transformer_lab.models.t5 import T5, T5Config
 from transformer_lab.models.transformer import Transformer, TransformerConfig
+from transformer_lab.positions import RotaryEmbedding, rope_frequencies
 
 WIDE = {"vocab_size": 400, "d_model": 128, "num_layers": 2, "num_heads": 4, "d_ff": 256}
 
@@ -359,18 +360,20 @@ def test_rotary_positions_are_counted_from_the_first_token():
     """No output shows it but by its rounding: what counts is how far query and key are apart."""
     seen = []
 
-    class Recorder(nn.Module):
-        def forward(self, x, positions):
-            seen.append(positions.tolist())
-            return x
+    class Recorder(RotaryEmbedding):
+        def turns(self, positions):
+            seen.append(positions.squeeze(1).tolist())
+            return super().turns(positions)
 
-    config = dataclasses.replace(CONFIGS["llama"], rotary=lambda _: Recorder(), num_layers=1)
+    config = dataclasses.replace(
+        CONFIGS["llama"], rotary=lambda d_head: Recorder(rope_frequencies(d_head))
+    )
     model = Llama(config)
     is_token = torch.tensor([[False, False, True, True], [True] * 4])
     caches = model.new_caches(2, 4)
     model(ids(2, 3), is_token=is_token[:, :3], caches=caches)
     model(ids(2, 1), is_token=is_token, caches=caches)
-    assert seen == [[[0, 0, 0], [0, 1, 2]]] * 2 + [[[1], [3]]] * 2
+    assert seen == [[[0, 0, 0], [0, 1, 2]], [[1], [3]]]  # once for all layers
 
 
 @pytest.mark.parametrize("name", MODELS)

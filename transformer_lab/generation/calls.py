@@ -1,12 +1,13 @@
 """What `nn.Module` does around each call, left out while tokens are generated one by one."""
 
-import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
+
+_KINDS: dict[type[nn.Module], type[nn.Module]] = {}  # each with the one whose call is its forward
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def quick_calls(modules: Sequence[nn.Module]) -> Iterator[None]:
     plain = [] if _has_any_global_hook() else [each for each in modules if _is_plain(each)]
     classes = [type(module) for module in plain]
     # Not the buffers: a module that sets one anew would go on to read the old one.
-    parts = [module._modules | module._parameters for module in plain]
+    parts = [{**module._modules, **module._parameters} for module in plain]
     try:
         for module, kind, its in zip(plain, classes, parts, strict=True):
             module.__dict__.update(its)
@@ -38,10 +39,11 @@ def quick_calls(modules: Sequence[nn.Module]) -> Iterator[None]:
                 module.__dict__.pop(name, None)
 
 
-@functools.cache
 def _quick(kind: type[nn.Module]) -> type[nn.Module]:
-    call = _hand_on if kind is nn.Dropout else kind.forward
-    return type(kind.__name__, (kind,), {"__call__": call, "__slots__": ()})
+    if kind not in _KINDS:
+        call = _hand_on if kind is nn.Dropout else kind.forward
+        _KINDS[kind] = type(kind.__name__, (kind,), {"__call__": call, "__slots__": ()})
+    return _KINDS[kind]
 
 
 def _hand_on(self: nn.Module, x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Decoder(nn.Module):
 
     who_sees_whom = "causal mask"
     token_embedding: nn.Embedding
-    blocks: nn.ModuleList
+    blocks: Any  # an nn.ModuleList, of which nn.Module's own stubs say too little
 
     def new_caches(self, batch: int, max_len: int) -> list[KVCache]:
         """An empty cache for each layer, for so many sequences of at most max_len tokens, padding included."""

@@ -52,7 +52,7 @@ class LlamaConfig(ModelConfig):
     num_kv_heads: int = 32
     d_ff: int = 11_008
     norm_eps: float = 1e-6
-    rotary: Callable[[int], nn.Module] = rope
+    rotary: Callable[[int], RotaryEmbedding] = rope
     window: int | None = None
     tied: bool = False
 
@@ -114,7 +114,9 @@ class Llama(Decoder):
             window = sliding_window_mask(total, c.window, device=tokens.device)
             mask = mask & window[:, :, total - new :]
         x = self.token_embedding(tokens)
+        rotaries = {each.attention.rotary for each in self.blocks}  # one, but for changed models
+        turns = {each: each.turns(positions[..., None, :]) for each in rotaries}
         for block, cache in zip(self.blocks, each, strict=True):
-            x = block(x, mask=mask, positions=positions, cache=cache)
+            x = block(x, mask=mask, positions=turns[block.attention.rotary], cache=cache)
         head = self.token_embedding if c.tied else self.lm_head
         return F.linear(self.final_norm(x), head.weight)

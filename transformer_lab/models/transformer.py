@@ -79,18 +79,15 @@ class Transformer(EncoderDecoder):
         self._init_weights()
 
     def _read(self, source: Tensor, positions: Tensor, blocks: Blocks) -> Tensor:
-        x = self._embed(source, positions)
+        checks.max_positions(positions, self.config.max_positions)
+        x = self.token_embedding(source) * self.config.d_model**0.5
+        x = self.dropout(x + self.positions[positions])
         for block in blocks:
             x = block(x)
         return x
 
     def _write(self, target: Tensor, positions: Tensor, blocks: Blocks, keys: int) -> Tensor:
         return F.linear(self._read(target, positions, blocks), self.token_embedding.weight)
-
-    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        checks.max_positions(positions, self.config.max_positions)
-        scaled = self.token_embedding(tokens) * self.config.d_model**0.5
-        return self.dropout(scaled + self.positions[positions])
 
     def _init_weights(self) -> None:
         for module in self.modules():
