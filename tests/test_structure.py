@@ -32,7 +32,7 @@ ARROWS = {
     "tokenizers": {"checks", "tokenizers"},
     "training": {"checks", "training"},
     "training/__main__": {"data", "generation", "models", "tokenizers", "training"},
-    "generation": {"checks", "generation"},
+    "generation": {"checks", "generation", "norms"},
     "workspace": set(),
     "progress": {"workspace"},
     "running": {"workspace"},

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from transformer_lab.generation.calls import quick_calls
 from transformer_lab.generation.layout import RowsForReading, for_one_vector, is_half
 from transformer_lab.generation.prompts import (
     Rows,
@@ -20,6 +19,7 @@ from transformer_lab.generation.prompts import (
     left_padded,
     stop_ids,
 )
+from transformer_lab.generation.quick import quick
 
 
 class Decoding:
@@ -76,7 +76,7 @@ class Decoding:
         try:
             for module in training:
                 module.training = False
-            with self._layout.in_place(), quick_calls(self._modules), torch.inference_mode():
+            with self._layout.in_place(), quick(self._modules), torch.inference_mode():
                 yield
         finally:
             for module in training:

@@ -1,16 +1,22 @@
-"""Modules that are called like functions give the same, and are afterwards what they were."""
+"""Modules in fewer calls give the same, and are afterwards what they were."""
 
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from tests.models.small import MODELS
 from transformer_lab.generation import generate, stream
-from transformer_lab.generation.calls import quick_calls
+from transformer_lab.generation.quick import quick
+from transformer_lab.norms import RMSNorm
 
 
 def state(module):
     return [(type(each), set(vars(each))) for each in module.modules()]
+
+
+def at_work(*modules):
+    return quick([part for module in modules for part in module.modules()])
 
 
 def network():
@@ -21,9 +27,9 @@ def network():
 def test_the_same_numbers_and_the_same_modules_afterwards():
     model, x = network(), torch.randn(2, 3)
     expected, before = model(x), state(model)
-    with quick_calls(list(model.modules())):
+    with at_work(model):
         assert torch.equal(model(x), expected)
-        assert all(isinstance(each, nn.Module) for each in model)
+        assert isinstance(model[1], nn.Dropout)
         assert type(model[0]).__call__ is nn.Linear.forward
         assert vars(model[0])["weight"] is model[0]._parameters["weight"]
     assert state(model) == before
@@ -31,9 +37,10 @@ def test_the_same_numbers_and_the_same_modules_afterwards():
 
 
 def test_they_come_back_after_an_error():
-    model = network()
+    model = nn.Sequential(network(), RMSNorm(4))
     before = state(model)
-    with pytest.raises(RuntimeError, match="of the test"), quick_calls(list(model.modules())):
+    with pytest.raises(RuntimeError, match="of the test"), at_work(model):
+        assert state(model) != before
         raise RuntimeError("of the test")
     assert state(model) == before
 
@@ -45,15 +52,13 @@ def test_hooks_are_called(register):
     handle = getattr(nn.modules.module, register.replace("er_f", "er_module_f"))(
         lambda *_: seen.append("all")
     )
-    with quick_calls(list(model.modules())):
+    with at_work(model):
         model(torch.ones(1, 3))
     handle.remove()
-    assert seen.count("own") == 1
-    assert seen.count("all") == 5
-    with quick_calls(list(model.modules())):
+    assert (seen.count("own"), seen.count("all")) == (1, 5)
+    with at_work(model):
         model(torch.ones(1, 3))
-    assert seen.count("own") == 2
-    assert seen.count("all") == 5
+    assert (seen.count("own"), seen.count("all")) == (2, 5)
 
 
 def test_a_call_or_a_forward_of_its_own_is_kept():
@@ -66,7 +71,7 @@ def test_a_call_or_a_forward_of_its_own_is_kept():
     compiled._compiled_call_impl = lambda x: x + 8
     x = torch.ones(1, 2)
     expected = twice(x)
-    with quick_calls([twice, changed, compiled]):
+    with at_work(twice, changed, compiled):
         assert torch.equal(twice(x), expected)
         assert torch.equal(changed(x), x + 7)
         assert torch.equal(compiled(x), x + 8)
@@ -85,18 +90,45 @@ def test_a_buffer_or_a_weight_that_is_set_anew_is_read_anew():
             return self.count + self.weight
 
     counter = Counter()
-    with quick_calls([counter]):
+    with at_work(counter):
         assert [counter().item() for _ in range(3)] == [3, 6, 9]
     assert counter().item() == 12
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(1, 1, 48), (48,), (2, 3, 48), (0, 48)])
+def test_rms_norm_by_way_of_layer_norm(dtype, shape):
+    torch.manual_seed(0)
+    norm = RMSNorm(48, 1e-3).to(dtype)
+    nn.init.normal_(norm.weight)
+    for scale, shift in ((1, 0), (1e-3, 0), (3, 100)):
+        x = (torch.randn(shape) * scale + shift).to(dtype)
+        wide = x.double()
+        exact = wide * (wide.square().mean(-1, keepdim=True) + 1e-3).rsqrt()
+        with torch.inference_mode(), at_work(norm):
+            mine = norm(x)
+        assert mine.dtype == dtype
+        # Rounded to dtype before it is weighted, as RMSNorm does.
+        assert_close(
+            mine,
+            exact.to(dtype) * norm.weight,
+            rtol=1.6e-2 if dtype.itemsize == 2 else 1e-5,
+            atol=0,
+        )
+
+
 @pytest.mark.parametrize("name", ["gpt", "llama", "transformer", "t5"])
-def test_generation_leaves_the_model_as_it_was(name):
+@pytest.mark.parametrize("length", [3, 40])  # the weights are copied for the longer one alone
+def test_generation_leaves_the_model_as_it_was(name, length):
     torch.manual_seed(0)
     model = MODELS[name]()
+    length = 4 if name in ("gpt", "transformer") else length
     before = state(model)
     source = {"source": [[1, 2, 3]]} if hasattr(model, "encode") else {}
-    list(stream(model, [1, 2], 3, **source))
+    tokens = stream(model, [1, 2], length, **source)
+    next(tokens)
     assert state(model) == before
-    generate(model, [1, 2], 3, **source)
+    assert len(list(tokens)) == length - 1
+    assert state(model) == before
+    generate(model, [1, 2], length, **source)
     assert state(model) == before
