@@ -105,6 +105,12 @@ def test_a_single_query_of_grouped_heads(num_kv_heads, masked, biased):
     torch.testing.assert_close(mine(x, memory, mask=mask, score_bias=bias), expected)
 
 
+@pytest.mark.parametrize("queries", [1, 2])
+def test_a_batch_of_no_sequences(queries):
+    mine = made(num_kv_heads=2)
+    assert mine(tokens(0, queries, 12), tokens(0, 3, 12)).shape == (0, queries, 12)
+
+
 def test_stored_keys_and_values_stand_for_their_memory():
     mine = made(qkv_bias=True, out_bias=True)
     theirs = like_torchs(mine, 12, 4)

@@ -258,7 +258,7 @@ def _fused(
     shape = query.shape
     if grouped and shape[2] == 1 and (bias is None or bias.shape[1] == 1):
         # Of one position each, a group's queries stand side by side as if they were positions.
-        query, grouped = query.reshape(shape[0], key.shape[1], -1, shape[3]), False
+        query, grouped = query.unflatten(1, (key.shape[1], -1)).squeeze(3), False
     out = F.scaled_dot_product_attention(
         query, key, value, bias, dropout, is_causal, scale=scale, enable_gqa=grouped
     )
