@@ -49,6 +49,22 @@ def test_rms_norm_equals_torch_s_forward_and_backward(dtype):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(1, 1, 48), (48,), (2, 3, 48), (0, 48), (3, 2048)])
+@pytest.mark.parametrize(("scale", "shift"), [(1, 0), (1e-3, 0), (30, 300)])
+def test_rms_norm_without_gradients(dtype, shape, scale, shift):
+    """One kernel for a few vectors; 300² is beyond float16."""
+    x = (randn(*shape) * scale + shift).to(dtype)
+    norm = norm_with(randn(shape[-1], seed=1).to(dtype), 1e-3)
+    normalised = x.double() * (x.double().square().mean(-1, keepdim=True) + 1e-3).rsqrt()
+    with torch.inference_mode():
+        mine = norm(x)
+    assert mine.dtype == dtype
+    # Rounded to dtype before it is weighted.
+    rtol = {2: torch.finfo(dtype).eps, 4: 2e-6, 8: 1e-12}[dtype.itemsize]
+    torch.testing.assert_close(mine, normalised.to(dtype) * norm.weight, rtol=rtol, atol=0)
+
+
 def test_rms_norm_starts_with_ones_and_the_eps_of_llama():
     norm = RMSNorm(4)
     assert norm.weight.tolist() == [1, 1, 1, 1]

@@ -32,7 +32,7 @@ ARROWS = {
     "tokenizers": {"checks", "tokenizers"},
     "training": {"checks", "training"},
     "training/__main__": {"data", "generation", "models", "tokenizers", "training"},
-    "generation": {"checks", "generation", "norms"},
+    "generation": {"checks", "generation"},
     "workspace": set(),
     "progress": {"workspace"},
     "running": {"workspace"},
