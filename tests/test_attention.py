@@ -186,6 +186,22 @@ def test_dropout_is_a_probability(dropout, error, says):
         scaled_dot_product_attention(Q, K, V, dropout=dropout)
 
 
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("scale", "error", "says"),
+    [
+        (math.inf, ValueError, "scale must be above -inf and finite; it is inf"),
+        (math.nan, ValueError, "scale must be above -inf and finite; it is nan"),
+        ("1", TypeError, "scale must be a number; it is '1'"),
+    ],
+)
+def test_scale_is_a_number(scale, error, says):
+    with pytest.raises(error, match=says):
+        scaled_dot_product_attention(Q, K, V, scale=scale)
+    with pytest.raises(error, match=says):
+        attention_weights(Q, K, scale=scale)
+
+
 def test_dropout_sets_weights_to_zero_and_lets_the_others_grow():
     """With equal weights and the values of a unit matrix the output is the weights themselves."""
     torch.manual_seed(0)

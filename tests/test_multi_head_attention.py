@@ -253,14 +253,19 @@ def test_heads_are_looked_up_only_where_they_serve_a_group(monkeypatch):
         return torch_function(*arguments, enable_gqa=enable_gqa, **more)
 
     monkeypatch.setattr(module.F, "scaled_dot_product_attention", watched)
-    for query, key in (
-        ((2, 4, 5, 3), (2, 2, 7, 3)),
-        ((2, 4, 5, 3), (2, 4, 7, 3)),
-        ((2, 5, 3), (2, 7, 3)),
-    ):
+    cases = (
+        ((2, 4, 5, 3), (2, 2, 7, 3), None, True),
+        ((2, 4, 5, 1), (2, 2, 7, 1), None, True),  # one feature is not one query
+        ((2, 4, 5, 3), (2, 4, 7, 3), None, False),
+        ((2, 5, 3), (2, 7, 3), None, False),
+        ((2, 4, 1, 3), (2, 2, 7, 3), None, False),  # a group's single queries stand side by side
+        ((2, 4, 1, 3), (2, 2, 7, 3), torch.ones(2, 1, 1, 7).bool(), False),
+        ((2, 4, 1, 3), (2, 2, 7, 3), torch.ones(2, 4, 1, 7).bool(), True),
+    )
+    for query, key, mask, _ in cases:
         query, key = tokens(*query), tokens(*key, seed=1)
-        module._fused(query, key, key, None, None, None, 0.0)
-    assert seen == [True, False, False]
+        module._fused(query, key, key, mask, None, None, 0.0)
+    assert seen == [expected for *_, expected in cases]
 
 
 def test_a_bias_takes_up_the_causal_mask(calls):
