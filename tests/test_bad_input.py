@@ -179,6 +179,10 @@ class Asked(Numbers):
         return value is None or super().fits(value, axes)
 
 
+def has_features(query, **_) -> bool:
+    return query.shape[-1] > 0
+
+
 TENSORS = {"query": Numbers("* q d"), "key": Numbers("* k d"), "value": Numbers("* k v")}
 ROTATED = {
     "x": Numbers("* s d"),
@@ -266,13 +270,19 @@ def attention_calls(name: str, result: str) -> dict[str, Call]:
 
 CALLS = {
     "attention.attention_weights": Call(
-        attention.attention_weights, {k: TENSORS[k] for k in ("query", "key")} | EXTRAS, attend
+        attention.attention_weights,
+        {k: TENSORS[k] for k in ("query", "key")} | EXTRAS,
+        attend,
+        rule=has_features,
     ),
     "attention.scaled_dot_product_attention": Call(
-        attention.scaled_dot_product_attention, TENSORS | EXTRAS, attend
+        attention.scaled_dot_product_attention, TENSORS | EXTRAS, attend, rule=has_features
     ),
     "attention.scaled_dot_product_attention dropout": Call(
-        attention.scaled_dot_product_attention, TENSORS | {"dropout": PROBABILITY}, "* q v"
+        attention.scaled_dot_product_attention,
+        TENSORS | {"dropout": PROBABILITY},
+        "* q v",
+        rule=has_features,
     ),
     "attention.MultiHeadAttention": Call(attention.MultiHeadAttention, HEADS, rule=fits_heads),
     **attention_calls("forward", "b q d"),

@@ -25,7 +25,7 @@ from transformer_lab.models.t5 import T5, T5Config
 from transformer_lab.models.transformer import Transformer, TransformerConfig
 from transformer_lab.positions import RotaryEmbedding, rope_frequencies
 
-WIDE = {"vocab_size": 400, "d_model": 128, "num_layers": 2, "num_heads": 4, "d_ff": 256}
+WIDE = {"vocab_size": 400, "d_model": 128, "num_layers": 3, "num_heads": 4, "d_ff": 256}
 
 
 def spreads(model):
@@ -54,7 +54,7 @@ def cut(std):
     return std * math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
 
 
-ENDS = {"out_proj": 0.02 / 2, "down_proj": 0.02 / 2}  # two layers have four sublayers
+ENDS = dict.fromkeys(("out_proj", "down_proj"), 0.02 / math.sqrt(6))  # three layers, six sublayers
 FIRST = {
     "gpt": (lambda: GPT(GPTConfig(**WIDE)), normal(position_embedding=0.02, **ENDS)),
     "glm": (
