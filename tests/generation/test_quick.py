@@ -75,6 +75,15 @@ def test_a_call_or_a_forward_of_its_own_is_kept():
         assert torch.equal(compiled(x), x + 8)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(1, 3))])
+def test_modules_that_torch_made_anew(make):
+    model, x = network(), torch.randn(2, 3)
+    expected, made = model(x), make(model)
+    with at_work(made):
+        assert torch.equal(made(x), expected)
+
+
 def test_a_buffer_or_a_weight_that_is_set_anew_is_read_anew():
     class Counter(nn.Module):
         def __init__(self):

@@ -55,6 +55,7 @@ def _quick(kind: type[nn.Module]) -> type[nn.Module]:
 def _is_plain(module: nn.Module) -> bool:
     kind = type(module)
     own_call = kind.__call__ is not nn.Module.__call__ or module._compiled_call_impl is not None
-    own_forward = "forward" in vars(module) or not inspect.isfunction(kind.forward)
+    is_function = inspect.isfunction(getattr(kind, "forward", None))  # a traced module has none
+    own_forward = "forward" in vars(module) or not is_function
     hooks = module._forward_hooks or module._forward_pre_hooks
     return not (own_call or own_forward or hooks)
