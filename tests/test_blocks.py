@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from transformer_lab.attention import MultiHeadAttention
 from transformer_lab.blocks import (
     DecoderBlock,
     DeepNorm,
@@ -177,6 +178,15 @@ def test_transformer_block_goes_through_attention_then_feed_forward():
     assert named == {"mask": mask, "cache": cache}
     assert block.attention_residual.norm.factor == 3
     assert block.feed_forward_residual.norm.factor == 5
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_decoder_block_needs_a_memory():
+    """Attention without one would attend to the target itself."""
+    attentions = [MultiHeadAttention(4, 2) for _ in range(2)]
+    block = DecoderBlock(*attentions, nn.Linear(4, 4), lambda: PreNorm(nn.LayerNorm(4)))
+    with pytest.raises(TypeError, match="memory must be a .*KeysValues; it is a None"):
+        block(torch.ones(1, 2, 4), None)
 
 
 def test_decoder_block_asks_the_memory_in_between():

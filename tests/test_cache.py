@@ -6,7 +6,7 @@ import torch
 from transformer_lab.cache import KeysValues, KVCache
 
 
-def new(*, length: int, seed: int, batch=2):
+def new(*, length: int = 2, seed: int = 0, batch: int = 2):
     draw = torch.Generator().manual_seed(seed)
     return [torch.randn(batch, 3, length, 4, generator=draw) for _ in range(2)]
 
@@ -151,3 +151,29 @@ def test_lives_where_it_is_told():
 def test_bad_input_is_answered_in_words(use, says):
     with pytest.raises(ValueError, match=says):
         use()
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("memory", "error", "says"),
+    [
+        (tuple(new(length=5)), TypeError, "memory must be a pair of KeysValues; it is a tuple"),
+        (KeysValues(*new(batch=1)), ValueError, r"key must have shape .* = \(2, 3, 2, 4\)"),
+        (
+            KeysValues(*(each.double() for each in new())),
+            ValueError,
+            "key has torch.float64, the cache torch.float32",
+        ),
+    ],
+)
+def test_a_memory_that_does_not_fit_is_refused(memory, error, says):
+    with pytest.raises(error, match=says):
+        KVCache(2, 9, 3, 4, memory=memory)
+
+
+def test_the_kind_of_a_cache_tells_the_length_of_its_memory():
+    kinds = [
+        KVCache(2, 9, 3, 4, memory=memory).kind[0]
+        for memory in (None, KeysValues(*new(length=5)), KeysValues(*new(length=6)))
+    ]
+    assert kinds == [None, 5, 6]

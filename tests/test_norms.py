@@ -65,6 +65,21 @@ def test_rms_norm_without_gradients(dtype, shape, scale, shift):
     torch.testing.assert_close(mine, normalised.to(dtype) * norm.weight, rtol=rtol, atol=0)
 
 
+def test_one_kernel_serves_a_few_vectors_without_gradients(monkeypatch):
+    seen, torch_function = [], nn.functional.layer_norm
+    monkeypatch.setattr(
+        nn.functional,
+        "layer_norm",
+        lambda x, *rest, **more: seen.append(len(x)) or torch_function(x, *rest, **more),
+    )
+    norm = RMSNorm(64)
+    with torch.no_grad():
+        norm(torch.ones(64, 64))
+        norm(torch.ones(65, 64))
+    norm(torch.ones(1, 64))
+    assert seen == [64]
+
+
 def test_rms_norm_starts_with_ones_and_the_eps_of_llama():
     norm = RMSNorm(4)
     assert norm.weight.tolist() == [1, 1, 1, 1]
