@@ -28,7 +28,7 @@ class Part(str, Enum):
 
 def main(
     parts: Annotated[list[Part] | None, typer.Argument(help="what to measure; all if none")] = None,
-    rounds: Annotated[int, typer.Option(help="turns of each contestant")] = 5,
+    rounds: Annotated[int, typer.Option(help="turns of each contestant")] = 15,
     threads: Annotated[int, typer.Option(help="processor threads that torch may use")] = 2,
 ) -> None:
     """Measure speed and learning, in turns with other libraries, and print a table.

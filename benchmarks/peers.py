@@ -41,7 +41,10 @@ class Logits(nn.Module):
 
 
 def gpt(shape: Shape) -> dict[str, Callable[[], nn.Module]]:
-    """Causal decoders with LayerNorm and GELU."""
+    """Causal decoders with LayerNorm and GPT-2's GELU.
+
+    That one has a tanh, which takes three times as long as the exact GELU that the last two choose if not asked.
+    """
     s = shape
 
     def ours() -> nn.Module:
@@ -67,7 +70,10 @@ def gpt(shape: Shape) -> dict[str, Callable[[], nn.Module]]:
 
         return TransformerWrapper(
             num_tokens=s.vocab, max_seq_len=s.context,
-            attn_layers=Decoder(dim=s.width, depth=s.layers, heads=s.heads, attn_flash=True),
+            attn_layers=Decoder(
+                dim=s.width, depth=s.layers, heads=s.heads, attn_flash=True,
+                ff_custom_activation=nn.GELU("tanh"),
+            ),
         )  # fmt: skip
 
     def lit_gpt() -> nn.Module:
@@ -79,7 +85,7 @@ def gpt(shape: Shape) -> dict[str, Callable[[], nn.Module]]:
                 block_size=s.context, vocab_size=s.vocab, padded_vocab_size=s.vocab,
                 n_layer=s.layers, n_head=s.heads, n_embd=s.width, rotary_percentage=1.0,
                 norm_class_name="LayerNorm", mlp_class_name="GptNeoxMLP", bias=True,
-                parallel_residual=False, intermediate_size=s.inner,
+                parallel_residual=False, intermediate_size=s.inner, gelu_approximate="tanh",
             )
         )  # fmt: skip
 

@@ -185,7 +185,7 @@ def test_decoder_block_needs_a_memory():
     """Attention without one would attend to the target itself."""
     attentions = [MultiHeadAttention(4, 2) for _ in range(2)]
     block = DecoderBlock(*attentions, nn.Linear(4, 4), lambda: PreNorm(nn.LayerNorm(4)))
-    with pytest.raises(TypeError, match="memory must be a .*KeysValues; it is a None"):
+    with pytest.raises(TypeError, match=r"memory must be a .*KeysValues; it is a None"):
         block(torch.ones(1, 2, 4), None)
 
 
