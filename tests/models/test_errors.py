@@ -11,7 +11,7 @@ from tests.models.small import CONFIGS, DECODERS, MODELS, call, ids
 from transformer_lab.models.bert import BertForClassification
 from transformer_lab.models.common import EncoderDecoder
 from transformer_lab.models.llama import LlamaConfig
-from transformer_lab.models.settings import Preset
+from transformer_lab.models.settings import ModelConfig, Preset
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 
@@ -40,6 +40,13 @@ def test_settings(name):
             ValueError, match=r"d_model must be a multiple of num_heads; .* 16 and 3"
         ):
             dataclasses.replace(config, num_heads=3)
+
+
+@pytest.mark.parametrize("kind", [ModelConfig, *map(type, CONFIGS.values())])
+def test_settings_are_given_by_name(kind):
+    """In a row of numbers two sizes would be swapped in silence."""
+    with pytest.raises(TypeError, match="positional argument"):
+        kind(*[4] * 6)
 
 
 def test_a_window_of_nothing():
