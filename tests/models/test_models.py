@@ -389,3 +389,8 @@ def test_autocast_computes_the_same_in_fewer_digits(name):
     with torch.autocast("cpu", torch.bfloat16):
         call(name, model, ids()).float().sum().backward()
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_a_window_is_made_where_the_tokens_are():
+    model = Llama(dataclasses.replace(CONFIGS["llama"], window=2)).to("meta")
+    assert model(torch.empty(1, 5, dtype=torch.long, device="meta")).is_meta
