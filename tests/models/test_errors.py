@@ -204,6 +204,8 @@ def test_glm():
         model(ids(), places, places, prefix)
     with pytest.raises(ValueError, match=r"^positions must go with the tokens"):
         model(ids(), places[:1], zeros, prefix)
+    with pytest.raises(ValueError, match="span_positions must go with the tokens"):
+        model(ids(), places, zeros[:1], prefix)
     with pytest.raises(
         ValueError,
         match="prefix_lengths must hold one number for each of the 2 sequences; it holds 1",
