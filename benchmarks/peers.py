@@ -43,7 +43,7 @@ class Logits(nn.Module):
 def gpt(shape: Shape) -> dict[str, Callable[[], nn.Module]]:
     """Causal decoders with LayerNorm and GPT-2's GELU.
 
-    That one has a tanh, which takes three times as long as the exact GELU that the last two choose if not asked.
+    Its tanh takes two to three times as long as the exact GELU, which the last two choose if not asked.
     """
     s = shape
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.models.small import CONFIGS, DECODERS, MODELS, call, ids
 from transformer_lab.models.bert import BertForClassification
 from transformer_lab.models.common import EncoderDecoder
-from transformer_lab.models.llama import LlamaConfig
+from transformer_lab.models.llama import Llama, LlamaConfig
 from transformer_lab.models.settings import ModelConfig, Preset
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
@@ -47,6 +47,12 @@ def test_settings_are_given_by_name(kind):
     """In a row of numbers two sizes would be swapped in silence."""
     with pytest.raises(TypeError, match="positional argument"):
         kind(*[4] * 6)
+
+
+def test_rotary_positions_of_another_kind():
+    config = dataclasses.replace(CONFIGS["llama"], rotary=lambda _: torch.nn.Identity())
+    with pytest.raises(TypeError, match="must be a RotaryEmbedding; it is a Identity"):
+        Llama(config)
 
 
 def test_a_window_of_nothing():

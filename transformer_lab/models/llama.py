@@ -88,7 +88,7 @@ class Llama(Decoder):
         c = self.config = checks.kind("config", config, LlamaConfig, "a LlamaConfig")
         if c.window is not None:
             self.who_sees_whom = f"window of {c.window:,}"
-        rotary = c.rotary(c.d_head)  # holds no parameters: one serves all layers
+        rotary = checks.kind("rotary(…)", c.rotary(c.d_head), RotaryEmbedding, "a RotaryEmbedding")
         self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
         self.blocks = nn.ModuleList(
             TransformerBlock(
