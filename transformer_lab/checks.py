@@ -170,8 +170,10 @@ def alike(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
     """Refuse floating-point numbers that are kept in two places, or in two dtypes; autocast joins those."""
     floating(name, x)
     device(name, x, other_name, other)
+    if x.dtype == other.dtype:
+        return
     where = x.device.type
-    if x.dtype != other.dtype and (where == "meta" or not torch.is_autocast_enabled(where)):
+    if where == "meta" or not torch.is_autocast_enabled(where):
         dtypes = f"{name} has {x.dtype}, {other_name} {other.dtype}"
         raise ValueError(f"{name} and {other_name} must have one dtype: {dtypes}. Convert one.")
 
@@ -229,6 +231,8 @@ def attended(query: Tensor, key: Tensor, *values: Tensor) -> None:
 
 def mask_and_bias(query: Tensor, keys: int, mask: Tensor | None, score_bias: Tensor | None) -> None:
     """Refuse a mask or score bias that doesn't fit the scores of so many keys."""
+    if mask is None and score_bias is None:
+        return
     scores = (*query.shape[:-1], keys)
     if mask is not None:
         tensor("mask", mask)
@@ -265,9 +269,10 @@ def keys_values(
 ) -> None:
     """Refuse keys and values of other sizes than (batch, heads, d_head), or of another kind than other's."""
     batch, heads, d_head = sizes
+    tensor("key", key)
+    fits = (batch, heads, key.shape[2] if key.dim() == 4 else "new", d_head)
     for name, x in (("key", key), ("value", value)):
         alike(name, x, other_name, other)
-        fits = (batch, heads, key.shape[2] if key.dim() == 4 else "new", d_head)
         if x.shape != fits:
             raise ValueError(
                 f"{name} must have shape (batch, kv_heads, new, d_head) = {fits}; "

@@ -36,7 +36,7 @@ class Decoder(nn.Module):
 
     def _inputs(
         self, tokens: Tensor, is_token: Tensor | None, caches: Caches
-    ) -> tuple[Tensor, Tensor, Sequence[KVCache | None]]:
+    ) -> tuple[Tensor | None, Tensor, Sequence[KVCache | None], int]:
         checks.ids("tokens", tokens, self.token_embedding)
         return _decoder_inputs(tokens, is_token, caches, len(self.blocks))
 
@@ -86,7 +86,7 @@ class EncoderDecoder(nn.Module):
         """One vector for each token of the source, of which is_token tells which are not padding."""
         checks.ids("source", source, self.token_embedding)
         mask = encoder_mask(is_token, source, name="is_token of the source")
-        _, positions, _ = _decoder_inputs(source, is_token, None, len(self.encoder))
+        _, positions, *_ = _decoder_inputs(source, is_token, None, len(self.encoder))
         return self._read(source, positions, [partial(block, mask=mask) for block in self.encoder])
 
     def decode(
@@ -110,7 +110,7 @@ class EncoderDecoder(nn.Module):
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
         checks.ids("target", target, self.token_embedding)
-        mask, positions, each = _decoder_inputs(target, is_token, caches, len(self.decoder))
+        mask, positions, each, keys = _decoder_inputs(target, is_token, caches, len(self.decoder))
         if memory is not None:
             checks.memory(memory, target, self.token_embedding.embedding_dim)
         asked, memory_mask = _memory_inputs(memory, memory_is_token, caches, target, len(each))
@@ -118,7 +118,7 @@ class EncoderDecoder(nn.Module):
             partial(block, memory=seen, memory_mask=memory_mask, mask=mask, cache=cache)
             for block, seen, cache in zip(self.decoder, asked, each, strict=True)
         ]
-        return self._write(target, positions, blocks, mask.shape[-1])
+        return self._write(target, positions, blocks, keys)
 
     def new_caches(self, memory: Memory, max_len: int) -> list[KVCache]:
         """A cache for each layer, with the memory's keys and values and room for max_len target tokens."""
@@ -155,24 +155,24 @@ def encoder_mask(
 
 def _decoder_inputs(
     tokens: Tensor, is_token: Tensor | None, caches: Caches, num_layers: int
-) -> tuple[Tensor, Tensor, Sequence[KVCache | None]]:
-    """Who sees whom in a decoder, where the new tokens stand, and each layer's cache.
+) -> tuple[Tensor | None, Tensor, Sequence[KVCache | None], int]:
+    """Who sees whom in a decoder, where the new tokens stand, each layer's cache, and how many keys there are.
 
-    The causal mask is left as it is where there is no padding, for the sake of the fused kernel. Positions
-    are counted from each sequence's first token.
+    The causal mask is left as it is where there is no padding, for the sake of the fused kernel; a single
+    token is the last, and sees everything. Positions are counted from each sequence's first token.
     """
     if caches is not None:
         checks.caches(caches, KVCache, num_layers, tokens.shape[1])
     past = caches[0].length if caches else 0
-    total = past + tokens.shape[1]
-    mask: Tensor = causal_mask(tokens.shape[1], total, device=tokens.device)
+    new, total = tokens.shape[1], past + tokens.shape[1]
+    mask: Tensor | None = None if new == 1 else causal_mask(new, total, device=tokens.device)
     seen = encoder_mask(is_token, tokens, total)
     if seen is None or is_token is None:
         positions = torch.arange(past, total, device=tokens.device)
     else:
-        mask = mask & seen
+        mask = seen if mask is None else mask & seen
         positions = (is_token.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
-    return mask, positions, caches or [None] * num_layers
+    return mask, positions, caches or [None] * num_layers, total
 
 
 def _memory_inputs(

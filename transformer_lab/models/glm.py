@@ -97,11 +97,10 @@ class GLM(Decoder):
 
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
-        causal, _, each = self._inputs(tokens, is_token, caches)
+        _, _, each, total = self._inputs(tokens, is_token, caches)
         checks.ids("positions", positions, self.position_embedding, like=tokens)
         checks.ids("span_positions", span_positions, self.span_embedding, like=tokens)
-        new, total = causal.shape[-2:]
-        mask = prefix_mask(prefix_lengths, total)[:, :, total - new :]
+        mask = prefix_mask(prefix_lengths, total)[:, :, total - tokens.shape[1] :]
         checks.one_each("prefix_lengths", prefix_lengths, tokens)
         if is_token is not None:
             mask = mask & token_mask(is_token)

@@ -84,7 +84,7 @@ class GPT(Decoder):
 
         Raises: ValueError if shapes, ids or lengths don't fit.
         """
-        mask, positions, each = self._inputs(tokens, is_token, caches)
+        mask, positions, each, _ = self._inputs(tokens, is_token, caches)
         checks.max_positions(positions, self.config.max_positions)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
         for block, cache in zip(self.blocks, each, strict=True):

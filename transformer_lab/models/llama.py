@@ -108,11 +108,11 @@ class Llama(Decoder):
     def forward(self, tokens: Tokens, *, is_token: IsToken = None, caches: Caches = None) -> Logits:
         """Logits of the token after each of these; arguments and errors as in `GPT.forward`."""
         c = self.config
-        mask, positions, each = self._inputs(tokens, is_token, caches)
-        new, total = mask.shape[-2:]
+        mask, positions, each, total = self._inputs(tokens, is_token, caches)
         if c.window is not None and c.window < total:
             window = sliding_window_mask(total, c.window, device=tokens.device)
-            mask = mask & window[:, :, total - new :]
+            window = window[:, :, total - tokens.shape[1] :]
+            mask = window if mask is None else mask & window
         x = self.token_embedding(tokens)
         rotaries = {each.attention.rotary for each in self.blocks}  # one, but for changed models
         turns = {each: each.turns(positions[..., None, :]) for each in rotaries}
