@@ -257,7 +257,7 @@ def _broadcast(name: str, x: Tensor, scores: tuple[int, ...]) -> None:
             f"{tuple(x.shape)}. Add axes of size 1 where it is the same for all, "
             "for example `mask[:, None, None, :]`."
         )
-    if any(mine not in (1, theirs) for mine, theirs in zip(x.shape, scores, strict=True)):
+    if any(mine != 1 and mine != theirs for mine, theirs in zip(x.shape, scores, strict=True)):
         raise ValueError(
             f"{name} must fit the scores {scores} (…, query, key), with size 1 where it is the same "
             f"for all; its shape is {tuple(x.shape)}."
@@ -319,7 +319,7 @@ def pairs(x: Tensor, cos: Tensor, sin: Tensor) -> None:
         device(name, each, "x", x)
     same = 0 < cos.dim() <= x.dim() and cos.shape == sin.shape and x.shape[-1] == 2 * cos.shape[-1]
     axes = zip(cos.shape[-2::-1], x.shape[-2::-1], strict=False)
-    if not same or any(mine not in (1, its) for mine, its in axes):
+    if not same or any(mine != 1 and mine != its for mine, its in axes):
         raise ValueError(
             "there must be a cosine and a sine for each pair of features, which add no axes: x has shape "
             f"{tuple(x.shape)}, cos {tuple(cos.shape)}, sin {tuple(sin.shape)}."
@@ -333,7 +333,7 @@ def lengths(name: str, lengths: Tensor, most: int) -> None:
         raise ValueError(
             f"{name} must be a row of integers, one for each sequence; its shape is {tuple(lengths.shape)}."
         )
-    if lengths.is_meta or lengths.numel() == 0:
+    if lengths.numel() == 0 or not _can_be_read(lengths):
         return
     smallest, largest = int(lengths.min()), int(lengths.max())
     if smallest < 0 or largest > most:
@@ -377,8 +377,8 @@ def ids(name: str, ids: Tensor, embedding: nn.Embedding, like: Tensor | None = N
             f"its shape is {tuple(ids.shape)}, on {ids.device}."
         )
     device(name, ids, "the embedding", embedding.weight)
-    # A meta tensor holds no numbers; CUDA's own kernels stop at such an id, and asking would wait for them.
-    if ids.numel() and ids.device.type not in ("meta", "cuda"):
+    # CUDA's own kernels stop at an id that is too large, and asking would wait for them.
+    if ids.numel() and _can_be_read(ids) and ids.device.type != "cuda":
         smallest, largest, limit = int(ids.min()), int(ids.max()), len(embedding.weight)
         if smallest < 0 or largest >= limit:
             raise ValueError(
@@ -388,9 +388,9 @@ def ids(name: str, ids: Tensor, embedding: nn.Embedding, like: Tensor | None = N
 
 def max_positions(positions: Tensor, max_positions: int) -> None:
     """Refuse positions, counted from 0, that the model has no embedding for."""
-    if positions.device.type in ("meta", "cuda"):  # as in ids
+    if not positions.numel() or not _can_be_read(positions) or positions.device.type == "cuda":
         return
-    if positions.numel() and int(positions.max()) >= max_positions:
+    if int(positions.max()) >= max_positions:
         raise ValueError(
             f"a sequence may have {max_positions} tokens at most (max_positions); "
             f"one has {int(positions.max()) + 1}. Shorten it."
@@ -434,7 +434,7 @@ def rows_of(name: str, rows: Tensor, kept: Tensor) -> None:
     whole_tensor(name, rows)
     batch, where = kept.shape[0], kept.device
     right = rows.shape == (batch,) and rows.device == where
-    if not right or not (rows.is_meta or 0 <= rows.min() <= rows.max() < batch):
+    if not right or (_can_be_read(rows) and not 0 <= rows.min() <= rows.max() < batch):
         raise ValueError(
             f"{name} must name one of the {batch} sequences for each of them, on {where}; it is {rows}."
         )
@@ -452,5 +452,10 @@ def caches(caches: Sequence[Any], of: Any, num_layers: int, new: int) -> None:
         kind(f"each of the {num_layers} caches", cache, of, "a KVCache")
         room(cache.length, cache.max_len, new)
     kinds = [(cache.length, *cache.kind) for cache in caches]
-    if len(set(caches)) < num_layers or kinds.count(kinds[0]) < num_layers:
+    if len(set(caches)) < num_layers or any(each != kinds[0] for each in kinds):
         raise ValueError(f"each layer must have a cache of its own, all alike; they are {kinds}.")
+
+
+def _can_be_read(x: Tensor) -> bool:
+    # A meta tensor holds no numbers, and what torch.compile follows holds none yet.
+    return not x.is_meta and not torch.compiler.is_compiling()

@@ -18,8 +18,8 @@ from transformer_lab import checks
 class CausalMask(Tensor):
     """A boolean tensor that knows that it is causal, and holds no numbers.
 
-    `causal_mask` returns it. Attention sees it and lets its kernel skip the upper triangle, without n²
-    numbers in memory; any other operation on it gives an ordinary tensor.
+    `causal_mask` returns it, but not to torch.compile. Attention sees it and lets its kernel skip the upper
+    triangle, without n² numbers in memory; any other operation on it gives an ordinary tensor.
     """
 
     @staticmethod
@@ -34,9 +34,7 @@ class CausalMask(Tensor):
 
     def dense(self) -> Tensor:
         """The same mask as an ordinary tensor."""
-        query_len, key_len = self.shape[-2:]
-        all_true = torch.ones(query_len, key_len, dtype=torch.bool, device=self.device)
-        return all_true.tril(key_len - query_len)[None, None]
+        return _triangle(self.shape[2], self.shape[3], self.device)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -83,7 +81,12 @@ def causal_mask(
             f"a causal mask needs a key for each query: query_len={query_len}, key_len={key_len}. "
             "Were the two swapped?"
         )
-    return CausalMask(query_len, key_len, device)
+    return (_triangle if torch.compiler.is_compiling() else CausalMask)(query_len, key_len, device)
+
+
+def _triangle(query_len: int, key_len: int, device: torch.device | str | None) -> Tensor:
+    all_true = torch.ones(query_len, key_len, dtype=torch.bool, device=device)
+    return all_true.tril(key_len - query_len)[None, None]
 
 
 def padding_mask(

@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -394,3 +396,9 @@ def test_autocast_computes_the_same_in_fewer_digits(name):
 def test_a_window_is_made_where_the_tokens_are():
     model = Llama(dataclasses.replace(CONFIGS["llama"], window=2)).to("meta")
     assert model(torch.empty(1, 5, dtype=torch.long, device="meta")).is_meta
+
+
+def test_torch_compile_follows_every_kind_of_model():
+    command = [sys.executable, "-m", "tests.models.compiled"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
