@@ -67,6 +67,16 @@ def update_running_by_torch(running_mean, running_var, x, momentum=0.1):
     return mean, var
 
 
+def linear_backward_by_torch(x, weight, grad_out):
+    inputs = [each.clone().requires_grad_() for each in (x, weight)]
+    return torch.autograd.grad(F.linear(*inputs), inputs, grad_out)
+
+
+def relu_backward_by_torch(x, grad_out):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(F.relu(x), x, grad_out)[0]
+
+
 BY_TORCH = {
     "softmax": lambda x, dim=-1: F.softmax(x, dim),
     "log_softmax": lambda x, dim=-1: x.log_softmax(dim),
@@ -85,6 +95,9 @@ BY_TORCH = {
         x.var(0, correction=0),
     ),
     "update_running": update_running_by_torch,
+    "gelu": lambda x: F.gelu(x),
+    "linear_backward": linear_backward_by_torch,
+    "relu_backward": relu_backward_by_torch,
 }
 
 

@@ -13,6 +13,7 @@ from transformer_lab.checking.registry import exercises
 
 # Mutants that give the same answer as the solution, each with the reason.
 EQUIVALENT = {
+    ("gradient_check", "line 1: 1e-05 → -1e-05"): "a central difference is even in eps",
     ("proportions", "line 2: -1: USub dropped"): "counts have two axes: the last is axis 1",
     (
         "cross_entropy",

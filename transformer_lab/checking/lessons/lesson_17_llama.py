@@ -23,246 +23,6 @@ from transformer_lab.checking.exercise import (
 
 LESSON = "17_llama"
 
-# ---------------------------------------------------------------------------- swiglu
-
-
-def _swiglu_by_einsum(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
-    """In float64, with the sigmoid from tanh, feature by feature."""
-    wide, gate_rows, up_rows = x.double(), w_gate.double(), w_up.double()
-    inner = []
-    for row_g, row_u in zip(gate_rows, up_rows, strict=True):
-        z, content = (wide * row_g).sum(dim=-1), (wide * row_u).sum(dim=-1)
-        inner.append(z * (1 + torch.tanh(z / 2)) / 2 * content)
-    out = torch.einsum("f...,df->...d", torch.stack(inner), w_down.double())
-    return out.to(x.dtype)
-
-
-def _gated(
-    bend: Callable[[Tensor], Tensor] = F.silu,
-    join: Callable[[Tensor, Tensor], Tensor] = torch.mul,
-) -> Answer:
-    """A gated network with another bend, or another way to join gate and content."""
-    return lambda x, w_gate, w_up, w_down: join(bend(x @ w_gate.T), x @ w_up.T) @ w_down.T
-
-
-def _loose_up(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
-    return F.silu(x @ w_gate.T) * x @ w_up.T @ w_down.T
-
-
-def _loose_inside(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
-    return F.silu(x @ w_gate.T * x @ w_up.T) @ w_down.T
-
-
-def _silu_by_exp(z: Tensor) -> Tensor:
-    return z * z.exp() / (1 + z.exp())
-
-
-def _swiglu_in_place(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
-    out: Tensor = _gated()(x, w_gate, w_up, w_down)
-    x.copy_(out)
-    return x
-
-
-_EXAMPLE = (
-    torch.tensor([1.0, 2.0]),
-    torch.eye(2),
-    torch.tensor([[0.0, 1.0], [1.0, 0.0]]),
-    torch.tensor([[1.0, 1.0], [1.0, -1.0]]),
-)
-
-
-def _network(*lead: int, d: int, f: int, seed: int, dtype: torch.dtype = torch.float32) -> Any:
-    return (
-        numbers(*lead, d, seed=seed, dtype=dtype),
-        numbers(f, d, seed=seed + 1, dtype=dtype),
-        numbers(f, d, seed=seed + 2, dtype=dtype),
-        numbers(d, f, seed=seed + 3, dtype=dtype),
-    )
-
-
-swiglu = Exercise(
-    name="swiglu",
-    lesson=LESSON,
-    signature="swiglu(x, w_gate, w_up, w_down)",
-    reference=_swiglu_by_einsum,
-    probes=(
-        Probe(
-            "the example: one vector, d_model = d_ff = 2",
-            _EXAMPLE,
-            explain="The gate is (1, 2) and up is (2, 1); silu(1) = 0.7311, silu(2) = 1.7616.",
-        ),
-        Probe(
-            "two positions, d_model 3, d_ff 4",
-            _network(2, d=3, f=4, seed=1),
-            explain="The weights are (out, in), as in nn.Linear: x @ weight.T.",
-        ),
-        Probe(
-            "a batch: 2 texts of 3 positions, d_model 4, d_ff 5", _network(2, 3, d=4, f=5, seed=5)
-        ),
-        Probe(
-            "a gate of 200 and one of -200",
-            (
-                torch.tensor([[1.0], [-1.0]]),
-                torch.tensor([[200.0]]),
-                torch.tensor([[0.5]]),
-                torch.tensor([[2.0]]),
-            ),
-            explain="exp(200) is infinity in float32. The right values are 200 and 0.",
-        ),
-        Probe("float64", _network(2, d=3, f=2, seed=9, dtype=torch.float64)),
-        twice(*_network(2, d=3, f=4, seed=1)),
-        gradient(*_network(2, d=3, f=4, seed=13)),
-        other_device(*_network(2, d=3, f=4, seed=1)),
-    ),
-    wrong_answers=(
-        Wrong(
-            "gate and up swapped",
-            lambda x, w_gate, w_up, w_down: _gated()(x, w_up, w_gate, w_down),
-            "Your network bends up and leaves the gate as it is: the two are swapped. silu belongs to "
-            "w_gate: silu(x @ w_gate.T) * (x @ w_up.T).",
-        ),
-        Wrong(
-            "sigmoid gate",
-            _gated(torch.sigmoid),
-            "Your gate is sigmoid(z), which is GLU. SwiGLU's is silu(z) = z · sigmoid(z): the gate's own "
-            "value is a factor too.",
-        ),
-        Wrong(
-            "minus sign lost",
-            _gated(lambda z: z / (1 + z.exp())),
-            "Your silu has lost its minus sign: it is z / (1 + exp(-z)), or z * sigmoid(z). Yours falls to 0 "
-            "for large z.",
-        ),
-        Wrong(
-            "gate and up multiplied as matrices",
-            _gated(join=torch.matmul),
-            "You multiply gate and up as matrices (@). The gate opens each feature by itself: *, number by "
-            "number.",
-        ),
-        Wrong(
-            "no brackets around up",
-            _loose_up,
-            "silu(...) * x @ w_up.T is (silu(...) * x) @ w_up.T for Python: * and @ have equal rank and go from "
-            "left to right. Put brackets around x @ w_up.T.",
-        ),
-        Wrong(
-            "no brackets inside silu",
-            _loose_inside,
-            "Your silu is around a product, and x @ w_gate.T * x @ w_up.T is ((x @ w_gate.T) * x) @ w_up.T for "
-            "Python. Close silu behind w_gate.T, and put brackets around x @ w_up.T.",
-        ),
-        Wrong(
-            "GELU gate",
-            _gated(F.gelu),
-            "Your gate goes through GELU: that is GEGLU. SwiGLU takes silu(z) = z · sigmoid(z).",
-        ),
-        Wrong(
-            "GELU gate, tanh form",
-            _gated(lambda z: F.gelu(z, approximate="tanh")),
-            "Your gate goes through GELU in its tanh form: that is GEGLU. SwiGLU takes silu(z) = z · "
-            "sigmoid(z).",
-        ),
-        Wrong(
-            "ReLU gate",
-            _gated(F.relu),
-            "Your gate goes through ReLU: that is ReGLU. SwiGLU takes silu(z) = z · sigmoid(z), which is "
-            "smooth and a little below 0 on the left.",
-        ),
-        Wrong(
-            "no bend",
-            _gated(lambda z: z),
-            "Your gate isn't bent: you multiply two projections (a bilinear network). Put silu around x @ "
-            "w_gate.T.",
-        ),
-        Wrong(
-            "both bent",
-            lambda x, w_gate, w_up, w_down: (F.silu(x @ w_gate.T) * F.silu(x @ w_up.T)) @ w_down.T,
-            "You bend both projections. Only the gate goes through silu; up stays as it is.",
-        ),
-        Wrong(
-            "product bent",
-            lambda x, w_gate, w_up, w_down: F.silu((x @ w_gate.T) * (x @ w_up.T)) @ w_down.T,
-            "You bend the product of gate and up. Bend the gate alone, then multiply.",
-        ),
-        Wrong(
-            "sum",
-            _gated(join=torch.add),
-            "You add the gate to up. The gate decides how much passes: multiply, number by number.",
-        ),
-        Wrong(
-            "softmax gate",
-            _gated(lambda z: z.softmax(dim=-1)),
-            "Your gate is a softmax over the inner features, so that they compete. Each feature has a gate "
-            "of its own: silu.",
-        ),
-        Wrong(
-            "plain network",
-            lambda x, w_gate, w_up, w_down: F.silu(x @ w_up.T) @ w_down.T,
-            "Your network has no gate: it is silu of up, then down. Multiply by the second projection.",
-        ),
-        Wrong(
-            "not brought down",
-            lambda x, w_gate, w_up, w_down: F.silu(x @ w_gate.T) * (x @ w_up.T),
-            "You return the product of gate and up, of width d_ff. Bring it back to d_model: ... @ w_down.T.",
-        ),
-        Wrong(
-            "residual added",
-            lambda x, w_gate, w_up, w_down: x + _gated()(x, w_gate, w_up, w_down),
-            "You add x to the result. The residual connection belongs to the block around the network, not "
-            "into it.",
-        ),
-        Wrong(
-            "exp overflows",
-            _gated(_silu_by_exp),
-            "Your silu is right for small numbers, but exp(z) overflows for large ones, and infinity divided "
-            "by infinity is NaN. Use F.silu, or z * torch.sigmoid(z).",
-        ),
-        Wrong(
-            "down not transposed",
-            lambda x, w_gate, w_up, w_down: (F.silu(x @ w_gate.T) * (x @ w_up.T)) @ w_down,
-            "The product doesn't fit w_down: its shape is (d_model, d_ff), (out, in). Multiply by its "
-            "transpose, ... @ w_down.T.",
-        ),
-        Wrong(
-            "nothing transposed",
-            lambda x, w_gate, w_up, w_down: (F.silu(x @ w_gate) * (x @ w_up)) @ w_down,
-            "The weights have torch's order, (out, in): with x on the left multiply by the transpose, x @ "
-            "w_gate.T, and so on. F.linear(x, w_gate) does the same.",
-        ),
-        Wrong(
-            "weights on the left",
-            lambda x, w_gate, w_up, w_down: w_down @ (F.silu(w_gate @ x) * (w_up @ x)),
-            "W @ x is right for one vector, but x has positions in front of its features. Write x @ W.T, "
-            "which works with any number of axes in front.",
-        ),
-        Wrong(
-            "first linear then silu of x",
-            lambda x, w_gate, w_up, w_down: ((F.silu(x) @ w_gate.T) * (x @ w_up.T)) @ w_down.T,
-            "You bend x before it is projected. Project first, then bend: silu(x @ w_gate.T).",
-        ),
-    ),
-    correct_alternatives=(
-        _gated(),
-        _gated(lambda z: z * torch.sigmoid(z)),
-        _gated(lambda z: z / (1 + torch.exp(-z))),
-        lambda x, w_gate, w_up, w_down: F.linear(
-            F.silu(F.linear(x, w_gate)) * F.linear(x, w_up), w_down
-        ),
-        lambda x, w_gate, w_up, w_down: torch.einsum(
-            "...f,df->...d",
-            F.silu(torch.einsum("...d,fd->...f", x, w_gate))
-            * torch.einsum("...d,fd->...f", x, w_up),
-            w_down,
-        ),
-    ),
-    hints=(
-        "There are three projections. Two go from d_model to d_ff; what happens to the first of them that "
-        "doesn't happen to the second?",
-        "gate = x @ w_gate.T and up = x @ w_up.T have the shape (…, d_ff). F.silu(gate) is the factor for up.",
-        "(F.silu(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T",
-    ),
-)
-
 # ---------------------------------------------------------------------------- llama_ffn_width
 
 
@@ -676,6 +436,18 @@ permute_rope_weights = Exercise(
 )
 
 # ---------------------------------------------------------------------------- LlamaBlock
+
+
+def _swiglu_by_einsum(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
+    """In float64, with the sigmoid from tanh, feature by feature."""
+    wide, gate_rows, up_rows = x.double(), w_gate.double(), w_up.double()
+    inner = []
+    for row_g, row_u in zip(gate_rows, up_rows, strict=True):
+        z, content = (wide * row_g).sum(dim=-1), (wide * row_u).sum(dim=-1)
+        inner.append(z * (1 + torch.tanh(z / 2)) / 2 * content)
+    out = torch.einsum("f...,df->...d", torch.stack(inner), w_down.double())
+    return out.to(x.dtype)
+
 
 _NORMS = ("attention_norm", "ffn_norm")
 _PROJECTIONS = (
@@ -1658,4 +1430,4 @@ llama_block = Exercise(
     ),
 )
 
-EXERCISES = (swiglu, llama_ffn_width, permute_rope_weights, llama_block)
+EXERCISES = (llama_ffn_width, permute_rope_weights, llama_block)
