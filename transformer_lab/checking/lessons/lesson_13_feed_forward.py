@@ -821,7 +821,8 @@ block_parameters = Exercise(
                 attention_biases=lambda d, f, h, kv, g, b: b * 4 * d,
                 ffn_biases=lambda d, f, h, kv, g, b: b * ((1 + g) * d + f),
             ),
-            "Your biases, or the gate's alone, are as long as the *inputs* of the matrices. A bias is added to the output.",
+            "Your biases, or the gate's alone, are as long as the *inputs* of the matrices. A bias is added to the "
+            "output.",
         ),
         Wrong(
             "all biases d_model",
