@@ -789,24 +789,23 @@ def _check_first_alone(f: Function, x: Tensor, eps: float = 1e-5) -> Tensor:
     return found
 
 
-def _check_lost_copy(f: Function, x: Tensor, eps: float = 1e-5) -> Tensor:
-    found = torch.zeros_like(x)
-    for i in range(x.numel()):
-        up, down = x.clone(), x.clone()
-        up.reshape(-1)[i] += eps
-        down.reshape(-1)[i] -= eps
-        found.reshape(-1)[i] = (f(up) - f(down)) / (2 * eps)
-    return found
+def _check_through(flat: Function) -> Callable[..., Tensor]:
+    """Central differences, with each number reached through a flat form of its tensor."""
+
+    def gradient_check(f: Function, x: Tensor, eps: float = 1e-5) -> Tensor:
+        found = torch.zeros_like(x)
+        for i in range(x.numel()):
+            up, down = x.clone(), x.clone()
+            flat(up)[i] += eps
+            flat(down)[i] -= eps
+            flat(found)[i] = (f(up) - f(down)) / (2 * eps)
+        return found
+
+    return gradient_check
 
 
-def _check_by_view(f: Function, x: Tensor, eps: float = 1e-5) -> Tensor:
-    found = torch.zeros_like(x)
-    for i in range(x.numel()):
-        up, down = x.clone(), x.clone()
-        up.view(-1)[i] += eps
-        down.view(-1)[i] -= eps
-        found.view(-1)[i] = (f(up) - f(down)) / (2 * eps)
-    return found
+_check_lost_copy = _check_through(lambda x: x.reshape(-1))
+_check_by_view = _check_through(lambda x: x.view(-1))
 
 
 def _check_flattened(f: Function, x: Tensor, eps: float = 1e-5) -> Tensor:
